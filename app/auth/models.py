@@ -1,0 +1,50 @@
+"""The tables of people: who they are, and the tokens that prove it."""
+
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+from sqlalchemy import String
+from sqlmodel import Field, SQLModel
+
+from app.database import UTCDateTime
+
+EMAIL_LENGTH = 254
+NAME_LENGTH = 80
+
+TokenKind = Literal["session", "api"]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class User(SQLModel, table=True):
+    """Somebody with an account. The e-mail is kept in lower case, so that a plain unique index is enough."""
+
+    __tablename__ = "person"  # "user" is a reserved word in PostgreSQL
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    email: str = Field(max_length=EMAIL_LENGTH, unique=True)
+    name: str = Field(default="", max_length=NAME_LENGTH)
+    hashed_password: str = Field(max_length=200)
+    is_active: bool = True
+    is_staff: bool = False
+    is_superuser: bool = False
+    is_verified: bool = False
+    created_at: datetime = Field(default_factory=now, sa_type=UTCDateTime)
+
+    def __str__(self) -> str:
+        return self.email
+
+
+class AccessToken(SQLModel, table=True):
+    """A browser's session or a program's API token. Only the SHA-256 of the token is stored."""
+
+    __tablename__ = "access_token"
+
+    token: str = Field(primary_key=True, max_length=64)
+    kind: TokenKind = Field(default="session", sa_type=String(16))
+    user_id: UUID = Field(foreign_key="person.id", ondelete="CASCADE", index=True)
+    created_at: datetime = Field(default_factory=now, sa_type=UTCDateTime)
+    expires_at: datetime = Field(sa_type=UTCDateTime, index=True)

@@ -1,0 +1,188 @@
+"""Sign in, sign up, sign out, and a person's own settings."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.security import OAuth2PasswordRequestForm
+from fastapi_users.authentication import CookieTransport
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app.auth import service
+from app.auth.dependencies import CurrentUser, MaybeUser
+from app.auth.models import EMAIL_LENGTH, User
+from app.auth.redirects import read_next
+from app.auth.users import CookieBackend, PeopleDep, SessionsDep
+from app.database import SessionDep
+from app.templating import render_page
+
+router = APIRouter(include_in_schema=False)
+
+Text = Annotated[str, Form(max_length=1000)]
+NO_MATCH = "That e-mail and password do not match."
+
+
+@router.get("/login", response_model=None)
+async def show_login(request: Request, person: MaybeUser, next: str = "") -> Response:
+    if person:
+        return RedirectResponse(read_next(next), 303)
+    return show_form(request, "auth/login.html", next=next)
+
+
+@router.post("/login", response_model=None)
+async def sign_in(
+    request: Request,
+    session: SessionDep,
+    people: PeopleDep,
+    sessions: SessionsDep,
+    cookie: CookieBackend,
+    email: Text = "",
+    password: Text = "",
+    next: Text = "",
+) -> Response:
+    credentials = OAuth2PasswordRequestForm(username=email, password=password)
+    user = await people.authenticate(credentials)
+    if user is None:
+        return show_form(request, "auth/login.html", {"email": email}, {"form": NO_MATCH}, next=next)
+    await end_session(request, session, cookie)
+    return await start_session(cookie, sessions, user, next)
+
+
+@router.get("/register", response_model=None)
+async def show_register(request: Request, person: MaybeUser, next: str = "") -> Response:
+    require_signup(request)
+    if person:
+        return RedirectResponse(read_next(next), 303)
+    return show_form(request, "auth/register.html", next=next)
+
+
+@router.post("/register", response_model=None)
+async def sign_up(
+    request: Request,
+    session: SessionDep,
+    sessions: SessionsDep,
+    cookie: CookieBackend,
+    email: Text = "",
+    password: Text = "",
+    name: Text = "",
+    next: Text = "",
+) -> Response:
+    require_signup(request)
+    try:
+        user = await service.create_user(session, email, password, name=name)
+    except service.AccountError as error:
+        form = {"email": email[:EMAIL_LENGTH], "name": name}
+        return show_form(request, "auth/register.html", form, {error.field: str(error)}, next=next)
+    return await start_session(cookie, sessions, user, next)
+
+
+@router.post("/logout")
+async def sign_out(request: Request, session: SessionDep, cookie: CookieBackend, person: MaybeUser) -> Response:
+    """End the session here and in the database. Who is signed out already ends up at the same page."""
+    await end_session(request, session, cookie)
+    response = await cookie.transport.get_logout_response()
+    return redirect(response, str(request.app.url_path_for("show_home")))
+
+
+@router.get("/settings")
+async def show_settings(request: Request, session: SessionDep, person: CurrentUser, saved: str = "") -> HTMLResponse:
+    return await show_settings_page(request, session, person, saved=SAVED.get(saved))
+
+
+SAVED = {
+    "profile": "Your profile is saved.",
+    "password": "Your password is changed. Everywhere else you are signed out.",
+    "sessions": "Everywhere else you are signed out.",
+}
+
+
+@router.post("/settings/profile", response_model=None)
+async def update_profile(
+    request: Request,
+    session: SessionDep,
+    person: CurrentUser,
+    name: Text = "",
+) -> Response:
+    try:
+        await service.rename_user(session, person, name)
+    except service.AccountError as error:
+        return await show_settings_page(request, session, person, {error.field: str(error)})
+    return back_to_settings(request, "profile")
+
+
+@router.post("/settings/password", response_model=None)
+async def change_password(
+    request: Request,
+    session: SessionDep,
+    sessions: SessionsDep,
+    cookie: CookieBackend,
+    person: CurrentUser,
+    current_password: Text = "",
+    new_password: Text = "",
+) -> Response:
+    """Change the password for who knows the old one; this browser gets a new session, all others are out."""
+    if not await service.knows_password(session, person, current_password):
+        errors = {"current_password": "That is not your current password."}
+        return await show_settings_page(request, session, person, errors)
+    try:
+        await service.set_password(session, person, new_password)
+    except service.AccountError as error:
+        return await show_settings_page(request, session, person, {error.field: str(error)})
+    response = await cookie.login(sessions, person)
+    return redirect(response, back_to_settings(request, "password").headers["location"])
+
+
+@router.post("/settings/sessions")
+async def end_sessions(request: Request, session: SessionDep, person: CurrentUser) -> Response:
+    await service.end_other_sessions(session, person, request.state.token)
+    return back_to_settings(request, "sessions")
+
+
+def require_signup(request: Request) -> None:
+    if not request.app.state.settings.allow_signup:
+        raise HTTPException(404, "This site takes no new accounts. Its owner can make one for you.")
+
+
+def show_form(
+    request: Request,
+    template: str,
+    form: dict[str, str] | None = None,
+    errors: dict[str, str] | None = None,
+    **context: Any,
+) -> HTMLResponse:
+    return render_page(request, template, 422 if errors else 200, form=form or {}, errors=errors or {}, **context)
+
+
+async def show_settings_page(
+    request: Request,
+    session: AsyncSession,
+    person: User,
+    errors: dict[str, str] | None = None,
+    saved: str | None = None,
+) -> HTMLResponse:
+    count = await service.count_sessions(session, person)
+    return show_form(request, "auth/settings.html", {"name": person.name}, errors, saved=saved, session_count=count)
+
+
+def back_to_settings(request: Request, saved: str) -> Response:
+    return RedirectResponse(f"{request.app.url_path_for('show_settings')}?saved={saved}", 303)
+
+
+async def end_session(request: Request, session: AsyncSession, cookie: CookieBackend) -> None:
+    """End the session whose cookie came along, if any."""
+    assert isinstance(cookie.transport, CookieTransport)
+    if token := request.cookies.get(cookie.transport.cookie_name):
+        await service.delete_session(session, token)
+
+
+async def start_session(cookie: CookieBackend, sessions: SessionsDep, user: User, next: str) -> Response:
+    return redirect(await cookie.login(sessions, user), read_next(next))
+
+
+def redirect(response: Response, url: str) -> Response:
+    """Send the browser on with what fastapi-users put into its answer: the cookie."""
+    onward = RedirectResponse(url, 303)
+    for cookie in response.headers.getlist("set-cookie"):
+        onward.headers.append("set-cookie", cookie)
+    return onward

@@ -1,0 +1,372 @@
+"""The running answer: from the model into the database, and from there to whoever reads along.
+
+An answer belongs to the database, not to the page that asked. A task of its own takes the model's text, saves what
+has gathered once a frame, and only then wakes the readers, so nothing is shown that is not saved. Its place in the
+answer is counted in characters: a reader says how many it has and gets the rest, here or from another process.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.auth.models import now
+from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, Message, Piece, Status
+from app.chat.service import LEASE_SECONDS, list_turns, read_pieces
+from app.database import Database, database_time
+from app.llm import fit_turns
+from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
+from app.llm.chunks import make_storable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FRAME_SECONDS = 0.1  # what arrives within a frame is saved and shown together
+TICK_SECONDS = 1.0  # how often leases are renewed and stops from elsewhere are looked for
+POLL_SECONDS = (0.15, 0.5)  # how often a reader looks at an answer that another process writes: at first, at last
+PING_SECONDS = 15.0  # a reader who hears nothing for so long gets a sign of life
+GRACE_SECONDS = 10.0  # how long the end of the process waits for the last saves
+PENDING_LENGTH = 65_536  # characters that may wait to be saved before the model has to wait
+ANSWER_LENGTH = 400_000  # characters; a model that never stops is cut here
+
+INTERRUPTED = "The server stopped while this answer was being written."
+TOO_LONG = "The answer was cut here: it had reached the longest length there is."
+LENGTH_LIMIT = "The answer was cut here: it had reached its limit of tokens (LLM_MAX_TOKENS)."
+UNEXPECTED = "Something went wrong while this answer was being written. Try again."
+
+
+class Part(NamedTuple):
+    """Saved text, and how many characters of the answer there are up to its end."""
+
+    sequence: int
+    text: str
+
+
+class End(NamedTuple):
+    message: Message | None  # None where the answer has been deleted
+
+
+class RunningAnswer:
+    """What this process knows of an answer that it writes."""
+
+    def __init__(self, question: Message, answer: Message) -> None:
+        self.id = answer.id
+        self.question = question
+        self.left_out_count = 0
+        self.pending: list[str] = []
+        self.pending_length = 0
+        self.saved: list[str] = []
+        self.starts: list[int] = []
+        self.length = 0
+        self.usage: Usage | None = None
+        self.finish: Finish | None = None
+        self.ending: Status | None = None  # set by who ends it before the model does
+        self.arrived = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.listener: asyncio.Task[None] | None = None
+
+    def add(self, text: str) -> None:
+        self.pending.append(make_storable(text))
+        self.pending_length += len(text)
+        self.arrived.set()
+
+    def take(self) -> str:
+        text = "".join(self.pending)
+        self.pending.clear()
+        self.pending_length = 0
+        return text
+
+    def keep(self, text: str) -> None:
+        """Remember what has been saved, and wake the readers."""
+        self.starts.append(self.length)
+        self.saved.append(text)
+        self.length += len(text)
+        self.wake()
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def read(self, after: int) -> Part | None:
+        if after >= self.length:
+            return None
+        first = bisect_right(self.starts, after) - 1
+        return Part(self.length, "".join(self.saved[first:])[after - self.starts[first] :])
+
+    def end(self, status: Status) -> None:
+        """Let go of the model; the writing task saves what there is."""
+        self.ending = self.ending or status
+        if self.listener:
+            self.listener.cancel()
+
+
+class Answers:
+    """The answers that this process writes, and the way to read any answer there is."""
+
+    def __init__(self, database: Database, model: LanguageModel, system_prompt: str) -> None:
+        self.database = database
+        self.model = model
+        self.system_turn = Turn("system", system_prompt)
+        self.worker = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.running: dict[UUID, RunningAnswer] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.ticker: asyncio.Task[None] | None = None
+        self.look_again_at = 0.0  # for abandoned answers, by the loop's clock
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What stands in the row of an answer that is written here: by which model, and by which process."""
+        return {"model": self.model.label, "worker": self.worker}
+
+    def start(self, question: Message, answer: Message) -> None:
+        """Begin to write an answer in a task that no request can end. The rows are saved already."""
+        running = self.running[answer.id] = RunningAnswer(question, answer)
+        self._spawn(self._write(running))
+        if self.ticker is None or self.ticker.done():
+            self.ticker = self._spawn(self._tick())
+
+    def stop(self, message_id: UUID) -> None:
+        """Stop an answer if this process writes it. Elsewhere the worker sees the row (service.request_stop)."""
+        if running := self.running.get(message_id):
+            running.end("stopped")
+
+    async def read(self, message_id: UUID, after: int = 0) -> AsyncGenerator[Part | End | None, None]:
+        """Give what is saved after a character, then what comes, then the End; None now and then while all is quiet."""
+        position, pause, quiet = max(after, 0), POLL_SECONDS[0], 0.0
+        while True:
+            if running := self.running.get(message_id):
+                changed = running.changed
+                if part := running.read(position):
+                    position = part.sequence
+                    yield part
+                elif not await happens(changed, PING_SECONDS):
+                    yield None
+                continue
+            part, end = await self._look(message_id, position)
+            if part:
+                position, pause, quiet = part.sequence, POLL_SECONDS[0], 0.0
+                yield part
+            if end:
+                yield end
+                return
+            await asyncio.sleep(pause)
+            quiet += pause
+            pause = min(pause * 1.5, POLL_SECONDS[1])
+            if quiet >= PING_SECONDS:
+                quiet = 0.0
+                yield None
+
+    async def end_abandoned(self) -> None:
+        """End answers whose worker is gone. Whoever comes by does it: no process has to watch over the others."""
+        now = asyncio.get_running_loop().time()
+        if now < self.look_again_at:
+            return
+        self.look_again_at = now + TICK_SECONDS
+        abandoned = select(Message.id).where(Message.status == "running", col(Message.lease_until) < database_time())
+        async with self.database.session(reading=True) as session:
+            message_ids = (await session.exec(abandoned)).all()
+        for message_id in message_ids:
+            await self._interrupt(message_id)
+
+    async def close(self) -> None:
+        """Save what there is as interrupted, and end."""
+        for running in list(self.running.values()):
+            running.end("interrupted")
+        if self.ticker:
+            self.ticker.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=GRACE_SECONDS)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def _write(self, running: RunningAnswer) -> None:
+        running.listener = asyncio.create_task(self._listen(running))
+        running.listener.add_done_callback(lambda _: running.arrived.set())
+        if running.ending:
+            running.listener.cancel()
+        try:
+            while not running.listener.done():
+                await running.arrived.wait()
+                running.arrived.clear()
+                if text := running.take():
+                    await insist(partial(self._save, running, text))
+                    await asyncio.wait({running.listener}, timeout=FRAME_SECONDS)
+            ending = self._judge(running)
+            text = "".join([*running.saved, running.take()])
+            await insist(partial(self._finish, running, text, *ending))
+        except Exception:
+            log.exception("An answer could not be saved; its lease will run out")
+        finally:
+            running.listener.cancel()
+            del self.running[running.id]
+            running.wake()
+
+    async def _listen(self, running: RunningAnswer) -> None:
+        turns, unseen_count = await insist(partial(self._read_turns, running.question))
+        turns, left_out_count = fit_turns([self.system_turn, *turns], self.model.context_tokens)
+        running.left_out_count = unseen_count + left_out_count
+        async with aclosing(self.model.stream(turns)) as stream:
+            async for item in stream:
+                if isinstance(item, str):
+                    running.add(item)
+                    if running.length + running.pending_length > ANSWER_LENGTH:
+                        running.finish = Finish("too_long")
+                        return
+                    if running.pending_length > PENDING_LENGTH:
+                        await running.changed.wait()  # for the next save
+                elif isinstance(item, Usage):
+                    running.usage = item
+                else:
+                    running.finish = item
+
+    async def _read_turns(self, question: Message) -> tuple[list[Turn], int]:
+        async with self.database.session(reading=True) as session:
+            return await list_turns(session, question)
+
+    def _judge(self, running: RunningAnswer) -> tuple[Status, str | None]:
+        """Say how an answer ended, and why, in a sentence for the person where it did not simply end."""
+        assert running.listener
+        if running.listener.cancelled():
+            status = running.ending or "interrupted"
+            return status, INTERRUPTED if status == "interrupted" else None
+        error = running.listener.exception()
+        if isinstance(error, LLMError):
+            return "failed", error.message
+        if error:
+            log.error("The model's answer broke off", exc_info=error)
+            return "failed", UNEXPECTED
+        if running.finish is None:
+            return "failed", UNEXPECTED
+        return "done", {"length": LENGTH_LIMIT, "too_long": TOO_LONG}.get(running.finish.reason)
+
+    async def _save(self, running: RunningAnswer, text: str) -> None:
+        """Append a piece, if the answer is still ours; then readers may see it."""
+        async with self.database.session() as session:
+            if not await self._update_own(session, running, sequence=running.length + len(text)):
+                running.end("interrupted")
+                return
+            session.add(Piece(message_id=running.id, start=running.length, text=text))
+            try:
+                await session.commit()
+            except IntegrityError:  # an earlier try was saved, though we were not told
+                await session.rollback()
+        running.keep(text)
+
+    async def _finish(self, running: RunningAnswer, text: str, status: Status, error: str | None) -> None:
+        """Write the one end that an answer has: the whole text and how it came to it."""
+        values: dict[str, object] = {"left_out_count": running.left_out_count}
+        if running.usage:
+            values |= {name: min(count, LAST_SEQUENCE) for name, count in running.usage._asdict().items()}
+        async with self.database.session() as session:
+            if await self._update_own(session, running, **end_values(status, error, text), **values):
+                await session.exec(delete(Piece).where(col(Piece.message_id) == running.id))
+                await session.commit()
+
+    async def _update_own(self, session: AsyncSession, running: RunningAnswer, **values: object) -> bool:
+        """Change the row only while it is ours: a worker that slept too long finds that it is not."""
+        mine = update(Message).where(col(Message.id) == running.id, *self._own_and_running())
+        return (await session.exec(mine.values(**values))).rowcount == 1
+
+    def _own_and_running(self) -> tuple[ColumnElement[bool], ...]:
+        return col(Message.worker) == self.worker, col(Message.status) == "running"
+
+    async def _tick(self) -> None:
+        """While answers are written: renew all leases with one statement, and see who is to stop or is not ours."""
+        while self.running:
+            ours = set(self.running)
+            try:
+                async with self.database.session() as session:
+                    renewed = update(Message).where(*self._own_and_running(), col(Message.id).in_(ours))
+                    renewed = renewed.values(lease_until=database_time(LEASE_SECONDS))
+                    rows = await session.exec(renewed.returning(col(Message.id), col(Message.stop_requested_at)))
+                    stops = {row.id: row.stop_requested_at for row in rows}
+                    await session.commit()
+            except SQLAlchemyError:
+                log.exception("Leases could not be renewed")
+            else:
+                for message_id in ours & set(self.running):
+                    if message_id not in stops or stops[message_id]:
+                        self.running[message_id].end("stopped")
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _look(self, message_id: UUID, position: int) -> tuple[Part | None, End | None]:
+        """Read an answer that nobody here writes: its text behind a position, and its end if it has one."""
+        async with self.database.session(reading=True) as session:
+            message = await session.get(Message, message_id)
+            if message is None:
+                return None, End(None)
+            finished = message.is_finished
+            text = message.text[position:] if finished else await read_pieces(session, message_id, position)
+            expired = not finished and await is_expired(session, message_id)
+        if expired:
+            await self._interrupt(message_id)
+        part = Part(position + len(text), text) if text else None
+        return part, End(message) if finished else None
+
+    async def _interrupt(self, message_id: UUID) -> None:
+        """End an answer whose worker is gone, with the text that it saved."""
+        async with self.database.session() as session:
+            abandoned = update(Message).where(col(Message.id) == message_id, col(Message.status) == "running")
+            abandoned = abandoned.where(col(Message.lease_until) < database_time())
+            # The row is taken first: from then on its old worker, should it wake up, can add nothing.
+            if (await session.exec(abandoned.values(worker=None))).rowcount:
+                text = await read_pieces(session, message_id)
+                ended = update(Message).where(col(Message.id) == message_id)
+                await session.exec(ended.values(**end_values("interrupted", INTERRUPTED, text)))
+                await session.exec(delete(Piece).where(col(Piece.message_id) == message_id))
+            await session.commit()
+
+
+def end_values(status: Status, error: str | None, text: str) -> dict[str, object]:
+    return {
+        "status": status,
+        "error": error[:ERROR_LENGTH] if error else None,
+        "text": text,
+        "sequence": len(text),
+        "ended_at": now(),
+        "lease_until": None,
+        "worker": None,
+    }
+
+
+async def is_expired(session: AsyncSession, message_id: UUID) -> bool:
+    over = select(Message.id).where(Message.id == message_id, col(Message.lease_until) < database_time())
+    return (await session.exec(over)).first() is not None
+
+
+async def insist(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do work with the database, again while it fails, for as long as a lease lasts that nobody renews."""
+    loop = asyncio.get_running_loop()
+    until, pause = loop.time() + LEASE_SECONDS, 0.1
+    while True:
+        try:
+            return await work()
+        except SQLAlchemyError as error:
+            if loop.time() > until:
+                raise
+            log.warning("The database did not answer (%s); trying again", type(error).__name__)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

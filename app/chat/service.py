@@ -1,0 +1,319 @@
+"""What the chat does: conversations, questions with their empty answers, and what a model is shown of the past."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID, uuid4, uuid5
+
+from sqlalchemy import func, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.auth.models import User, now
+from app.chat.models import MODEL_LENGTH, TEXT_LENGTH, TITLE_LENGTH, UNFINISHED, Conversation, Message, Piece
+from app.chat.titles import make_title, tidy
+from app.database import database_time
+from app.llm.base import Turn
+
+PAGE_LENGTH = 50  # messages on one page
+LIST_LENGTH = 30  # conversations in one list
+LEASE_SECONDS = 20
+NEW_TITLE = "New chat"
+HISTORY_LENGTH = 400  # messages that are looked at when the model's history is put together
+
+
+class ChatError(Exception):
+    """What cannot be done now, in a sentence for the person."""
+
+
+class InvalidTextError(ChatError):
+    """The text cannot be sent as it is."""
+
+
+class ConflictError(ChatError):
+    """It clashes with what is there already."""
+
+
+class Place(NamedTuple):
+    """Where a list of conversations goes on: behind this one. Its text is what addresses carry."""
+
+    updated_at: datetime
+    id: UUID
+
+    def __str__(self) -> str:
+        return f"{self.updated_at.timestamp():.6f}_{self.id}"
+
+    @classmethod
+    def read(cls, text: str) -> "Place":
+        try:
+            seconds, _, conversation_id = text.partition("_")
+            return cls(datetime.fromtimestamp(float(seconds), UTC), UUID(conversation_id))
+        except (ValueError, OverflowError, OSError):
+            raise InvalidTextError("This is no cursor. Take next_cursor from the page before.") from None
+
+
+class Asked(NamedTuple):
+    conversation: Conversation
+    question: Message
+    answer: Message
+    is_new: bool  # False where a repeated send was recognised: the answer runs, or ran, already
+
+
+async def list_conversations(
+    session: AsyncSession, owner: User, *, search: str = "", after: Place | None = None, limit: int = LIST_LENGTH
+) -> tuple[Sequence[Conversation], Place | None]:
+    """Give the latest ones first, and where the list goes on: None at its end."""
+    mine = select(Conversation).where(Conversation.owner_id == owner.id)
+    if search:
+        mine = mine.where(col(Conversation.title).icontains(search, autoescape=True))
+    place = tuple_(col(Conversation.updated_at), col(Conversation.id))
+    if after:
+        mine = mine.where(place < after)
+    found = (await session.exec(mine.order_by(*(column.desc() for column in place)).limit(limit + 1))).all()
+    last = found[limit - 1] if len(found) > limit else None
+    return found[:limit], Place(last.updated_at, last.id) if last else None
+
+
+async def get_conversation(session: AsyncSession, owner: User, conversation_id: UUID) -> Conversation | None:
+    mine = select(Conversation).where(Conversation.owner_id == owner.id)
+    return (await session.exec(mine.where(Conversation.id == conversation_id))).first()
+
+
+async def create_conversation(session: AsyncSession, owner: User, title: str = NEW_TITLE) -> Conversation:
+    conversation = Conversation(owner_id=owner.id, title=read_title(title))
+    session.add(conversation)
+    await session.commit()
+    return conversation
+
+
+async def rename_conversation(session: AsyncSession, conversation: Conversation, title: str) -> None:
+    conversation.title = read_title(title)
+    session.add(conversation)
+    await session.commit()
+
+
+async def delete_conversation(session: AsyncSession, conversation: Conversation) -> None:
+    await session.delete(conversation)
+    await session.commit()
+
+
+async def get_message(session: AsyncSession, owner: User, message_id: UUID) -> Message | None:
+    mine = select(Message).join(Conversation).where(Conversation.owner_id == owner.id)
+    message = (await session.exec(mine.where(Message.id == message_id))).first()
+    return message and (await fill_in_running(session, [message]))[0]
+
+
+async def list_messages(
+    session: AsyncSession, conversation: Conversation, *, before: int | None = None, limit: int = PAGE_LENGTH
+) -> list[Message]:
+    """Give the last messages before a position, oldest first, running answers with what is saved of them."""
+    inside = select(Message).where(Message.conversation_id == conversation.id)
+    if before is not None:
+        inside = inside.where(Message.position < before)
+    latest = await session.exec(inside.order_by(col(Message.position).desc()).limit(limit))
+    return await fill_in_running(session, list(latest)[::-1])
+
+
+async def fill_in_running(session: AsyncSession, messages: list[Message]) -> list[Message]:
+    """Show of running answers what is saved so far. The objects leave the session: this is no change to save."""
+    for message in messages:
+        if not message.is_finished:
+            text = await read_pieces(session, message.id)
+            session.expunge(message)
+            message.text, message.sequence = text, len(text)
+    return messages
+
+
+async def read_pieces(session: AsyncSession, message_id: UUID, after: int = 0) -> str:
+    """Join the saved pieces of a running answer, from a character on."""
+    mine = select(Piece).where(Piece.message_id == message_id, Piece.start + func.length(Piece.text) > after)
+    pieces = (await session.exec(mine.order_by(col(Piece.start)))).all()
+    return "".join(piece.text for piece in pieces)[max(after - pieces[0].start, 0) :] if pieces else ""
+
+
+async def ask(
+    session: AsyncSession,
+    owner: User,
+    conversation: Conversation | None,
+    text: str,
+    client_key: str | None,
+    *,
+    model: str,
+    worker: str,
+) -> Asked:
+    """Save a question and its empty, running answer in one transaction; the answer belongs to `worker` from now on.
+
+    Without a conversation a new one begins. The same client key with the same text gives what the first call gave;
+    with another text, or while an answer is being written, it is a ConflictError.
+    """
+    text = read_text(text)
+    if client_key and not client_key.isprintable():
+        raise InvalidTextError("A client key has only characters that can be read.")
+    conversation = await _take_turn(session, owner, conversation, text, client_key)
+    if client_key and (repeated := await _find_repeated(session, conversation, text, client_key)):
+        await session.commit()  # nothing to save, but the caller may wait for the answer: let the connection go
+        return repeated
+    position = await _next_position(session, conversation)
+    conversation.updated_at = now()
+    if position == 0 and conversation.title == NEW_TITLE:
+        conversation.title = make_title(text)
+    question = Message(
+        conversation_id=conversation.id, position=position, role="user", text=text, client_key=client_key
+    )
+    session.add_all([conversation, question])
+    await session.flush()
+    return Asked(conversation, question, await _begin_answer(session, question, position + 1, model, worker), True)
+
+
+async def _take_turn(
+    session: AsyncSession, owner: User, conversation: Conversation | None, text: str, client_key: str | None
+) -> Conversation:
+    """Find or make the conversation, and keep others from writing into it until we commit."""
+    if conversation is None:
+        # Its id is made from the key, so that a double click on the first question makes one conversation.
+        conversation_id = uuid5(owner.id, client_key) if client_key else uuid4()
+        try:
+            async with session.begin_nested():
+                session.add(Conversation(id=conversation_id, owner_id=owner.id, title=make_title(text)))
+        except IntegrityError:
+            pass  # the first click has made it
+    else:
+        conversation_id = conversation.id
+    mine = select(Conversation).where(Conversation.id == conversation_id).with_for_update()
+    found = (await session.exec(mine)).first()
+    if found is None:
+        raise ConflictError("This conversation was deleted. Begin a new one.")
+    return found
+
+
+async def ask_again(
+    session: AsyncSession, owner: User, conversation: Conversation, answer: Message, *, model: str, worker: str
+) -> Asked:
+    """Begin another answer to the last question. The one before stays: nothing that was written is lost."""
+    conversation = await _take_turn(session, owner, conversation, "", None)
+    question = await session.get(Message, answer.question_id) if answer.question_id else None
+    if question is None:
+        raise InvalidTextError("Only an answer can be written again.")
+    later = select(Message.id).where(
+        Message.conversation_id == conversation.id, Message.role == "user", Message.position > question.position
+    )
+    if (await session.exec(later)).first():
+        raise ConflictError("Only the last answer can be written again. Ask the question once more instead.")
+    fresh = await _begin_answer(session, question, await _next_position(session, conversation), model, worker)
+    return Asked(conversation, question, fresh, True)
+
+
+async def list_earlier_answers(session: AsyncSession, answer: Message) -> Sequence[Message]:
+    """Give the other answers to the same question, the newest first."""
+    others = select(Message).where(Message.question_id == answer.question_id, Message.id != answer.id)
+    found = (await session.exec(others.order_by(col(Message.position).desc()))).all()
+    await session.commit()
+    return found
+
+
+async def _begin_answer(session: AsyncSession, question: Message, position: int, model: str, worker: str) -> Message:
+    """Save the empty answer with its lease, and all that came before it in this transaction."""
+    answer = Message(
+        conversation_id=question.conversation_id,
+        question_id=question.id,
+        position=position,
+        role="assistant",
+        status="running",
+        model=model[:MODEL_LENGTH],
+        worker=worker,
+    )
+    session.add(answer)
+    await session.flush()
+    lease = update(Message).where(col(Message.id) == answer.id)
+    await session.exec(lease.values(lease_until=database_time(LEASE_SECONDS)))
+    await session.commit()
+    return answer
+
+
+async def _next_position(session: AsyncSession, conversation: Conversation) -> int:
+    """Give the place after the last message; nobody may ask while an answer is being written."""
+    last = select(Message).where(Message.conversation_id == conversation.id).order_by(col(Message.position).desc())
+    message = (await session.exec(last.limit(1))).first()
+    if message and not message.is_finished:
+        raise ConflictError("The last answer is still being written. Wait for its end, or stop it.")
+    return message.position + 1 if message else 0
+
+
+async def _find_repeated(session: AsyncSession, conversation: Conversation, text: str, client_key: str) -> Asked | None:
+    known = select(Message).where(Message.conversation_id == conversation.id, Message.client_key == client_key)
+    question = (await session.exec(known)).first()
+    if question is None:
+        return None
+    if question.text != text:
+        raise ConflictError("This message was sent already with another text. Reload the page and send it again.")
+    answers = select(Message).where(Message.question_id == question.id).order_by(col(Message.position).desc())
+    answer = (await session.exec(answers)).first()
+    return Asked(conversation, question, answer, False) if answer else None
+
+
+async def list_turns(session: AsyncSession, question: Message) -> tuple[list[Turn], int]:
+    """Give the conversation up to a question as a model reads it, and how many messages were not even looked at.
+
+    Of several answers to one question the newest counts.
+    """
+    before = select(Message).where(
+        Message.conversation_id == question.conversation_id, Message.position <= question.position
+    )
+    newest_first = await session.exec(before.order_by(col(Message.position).desc()).limit(HISTORY_LENGTH))
+    turns: list[Turn] = []
+    answered: set[UUID | None] = set()
+    oldest = question.position
+    for message in newest_first:
+        oldest = message.position
+        if message.role == "assistant" and (message.question_id in answered or not message.text):
+            continue
+        answered.add(message.question_id)
+        turns.append(Turn(message.role, message.text))
+    return turns[::-1], oldest
+
+
+async def request_stop(session: AsyncSession, message: Message) -> None:
+    """Leave word for the worker that writes the answer, wherever it runs. Stopping twice, or too late, is no error."""
+    running = update(Message).where(col(Message.id) == message.id, col(Message.status).in_(UNFINISHED))
+    await session.exec(running.values(stop_requested_at=database_time()))
+    await session.commit()
+
+
+def newest_answers(messages: Sequence[Message]) -> tuple[list[Message], dict[UUID, list[Message]]]:
+    """Of several answers to one question keep the newest in its place; give the earlier ones by the newest's id."""
+    newest: dict[UUID | None, Message] = {m.question_id: m for m in messages if m.role == "assistant"}
+    earlier: dict[UUID, list[Message]] = {}
+    shown = []
+    for message in messages:
+        kept = newest.get(message.question_id) if message.role == "assistant" else None
+        if kept is not None and kept is not message:
+            earlier.setdefault(kept.id, []).insert(0, message)
+        else:
+            shown.append(message)
+    return shown, earlier
+
+
+def read_text(raw: str) -> str:
+    """Give a question as it is kept: what no database can hold is gone."""
+    text = clean_text(raw).strip()
+    if not text:
+        raise InvalidTextError("Write a message first.")
+    if len(text) > TEXT_LENGTH:
+        raise InvalidTextError(
+            f"This message has {len(text):,} characters; at most {TEXT_LENGTH:,} can be sent at once."
+        )
+    return text
+
+
+def read_title(raw: str) -> str:
+    title = tidy(clean_text(raw))[:TITLE_LENGTH].strip()
+    if not title:
+        raise InvalidTextError("A conversation needs a title.")
+    return title
+
+
+def clean_text(raw: str) -> str:
+    """Take out what PostgreSQL cannot store, NUL and halves of surrogate pairs, and give line ends one form."""
+    text = raw.replace("\x00", "").encode("utf-8", "replace").decode()
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,102 @@
+"""From exception to page or JSON: one sentence for the person, the traceback for the log only."""
+
+import json
+import logging
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from app.auth.dependencies import NotSignedInError
+from app.auth.passwords import BusyError
+from app.headers import SECURITY_HEADERS
+from app.templating import render_page
+
+log = logging.getLogger(__name__)
+
+WORDS = {
+    400: ("That request makes no sense", "Go back and try again."),
+    401: ("Sign in first", "This needs somebody who is signed in."),
+    403: ("Not allowed", "You may not do this. Go back, reload the page and try again."),
+    404: ("Nothing here", "There is nothing at this address, or it is not yours. Check how it is written."),
+    405: ("Not allowed", "This address does not do that."),
+    413: ("Too large", "That is more than this site takes. Send less."),
+    422: ("Something is missing", "Go back, fill in what is missing, and send it again."),
+    429: ("Too many requests", "Wait a moment, then try again."),
+    500: ("Something went wrong", "It is our fault, and it has been noted. Try again in a moment."),
+    503: ("Back in a moment", "The site cannot reach its database. Nothing is lost: try again in a moment."),
+}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
+    app.add_exception_handler(NotSignedInError, answer_not_signed_in)
+    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(kind, answer_unavailable)
+    app.add_exception_handler(BusyError, answer_busy)
+    app.add_exception_handler(Exception, answer_failure)
+
+
+def respond(
+    request: Request, status: int, sentence: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with the error page where a person looks at it, else with JSON: {"detail": sentence}."""
+    title, usual = WORDS.get(status, ("That did not work", "Go back and try again."))
+    sentence = sentence or usual
+    if wants_page(request):
+        response: Response = render_page(
+            request, "errors/error.html", status, status=status, title=title, sentence=sentence
+        )
+    else:
+        response = JSONResponse({"detail": sentence}, status)
+    response.headers.update(headers or {})
+    return response
+
+
+def wants_page(request: Request) -> bool:
+    return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    said = error.detail if error.detail != HTTPException(error.status_code).detail else None
+    return respond(request, error.status_code, said, dict(error.headers or {}))
+
+
+async def answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    if any(fault["loc"][0] == "path" for fault in error.errors()):
+        return respond(request, 404)  # no id could look like this, so there is nothing
+    if request.url.path.startswith("/api/"):
+        detail = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()]
+        # What was sent is not sent back. ASCII, because a field may be named with half a surrogate pair.
+        return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
+    return respond(request, 422)
+
+
+async def answer_not_signed_in(request: Request, error: Exception) -> Response:
+    if not wants_page(request):
+        return respond(request, 401, headers={"WWW-Authenticate": "Bearer"})
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    after = f"?next={quote(here)}" if request.method == "GET" else ""
+    return RedirectResponse(f"{request.app.url_path_for('show_login')}{after}", 303)
+
+
+async def answer_unavailable(request: Request, error: Exception) -> Response:
+    log.error("The database did not answer: %s", type(error).__name__, exc_info=error)
+    return respond(request, 503, headers={"Retry-After": "5"})
+
+
+async def answer_busy(request: Request, error: Exception) -> Response:
+    sentence = "Too many people sign in at this moment. Try again in a few seconds."
+    return respond(request, 503, sentence, {"Retry-After": "3"})
+
+
+async def answer_failure(request: Request, error: Exception) -> Response:
+    """The server logs the traceback after this. The headers are here because no middleware is around us any more."""
+    return respond(request, 500, headers=SECURITY_HEADERS)

@@ -1,0 +1,129 @@
+"""Alembic, by its public functions: where the migrations are, which are applied, and one step at a time."""
+
+import argparse
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.util
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import Script, ScriptDirectory
+
+from app.database import read_url
+from app.management.commands import CommandError
+from app.management.console import how_to
+from app.management.session import readable_faults
+from app.settings import ROOT, load_settings
+
+FOLDER = ROOT / "migrations" / "versions"
+
+
+def make_config(output: io.StringIO | None = None) -> Config:
+    """Alembic's settings; SQL that it writes instead of running goes to `output`."""
+    return Config(ROOT / "alembic.ini", output_buffer=output, cmd_opts=argparse.Namespace(quiet=True))
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """What Alembic and the database complain about, in one line."""
+    try:
+        with readable_faults():
+            yield
+    except alembic.util.CommandError as error:
+        raise CommandError(str(error)) from error
+
+
+def load_graph() -> ScriptDirectory:
+    """Read all migrations; two with the same number, from two branches of the code, must not shadow each other."""
+    with warnings.catch_warnings(), readable_errors():
+        warnings.filterwarnings("error", message="Revision .* is present more than once")
+        graph = ScriptDirectory.from_config(make_config())
+        try:
+            graph.get_heads()
+        except UserWarning as warning:
+            number = str(warning).split()[1]
+            raise CommandError(
+                f"Two migrations have the number {number}. Give the newer one the next number, in its file's name and "
+                f"its `revision`, and let its `down_revision` be {number!r}."
+            ) from warning
+    return graph
+
+
+def get_head(graph: ScriptDirectory) -> str | None:
+    """Give the newest migration. Two newest ones come from two branches of the code."""
+    heads = graph.get_heads()
+    if len(heads) > 1:
+        names = ", ".join(name_migration(graph, head) for head in heads)
+        raise CommandError(
+            f"Conflicting migrations detected; multiple leaf nodes in the migration graph: ({names}). "
+            f"To fix them type: {how_to('makemigrations --merge')}"
+        )
+    return heads[0] if heads else None
+
+
+def name_migration(graph: ScriptDirectory, revision: str) -> str:
+    """Django's way to call one: 0001_start."""
+    return Path(graph.get_revision(revision).path).stem
+
+
+def list_migrations(graph: ScriptDirectory) -> list[Script]:
+    """Give all of them, the first one first."""
+    return list(graph.walk_revisions())[::-1]
+
+
+def list_applied(graph: ScriptDirectory) -> set[str]:
+    return {script.revision for script in graph.iterate_revisions(read_heads() or "base", "base")}
+
+
+def read_heads() -> tuple[str, ...]:
+    """Ask the database where it stands, without changing it."""
+    found: list[str] = []
+
+    def look(heads: Any, context: Any) -> list[Any]:
+        found.extend([heads] if isinstance(heads, str) else heads)
+        return []
+
+    config = make_config()
+    with (
+        readable_errors(),
+        EnvironmentContext(config, ScriptDirectory.from_config(config), fn=look, dont_mutate=True) as environment,
+    ):
+        environment.script.run_env()
+    return tuple(found)
+
+
+def apply(revision: str) -> None:
+    with readable_errors():
+        command.upgrade(make_config(), revision)
+
+
+def unapply(script: Script) -> None:
+    """Go back to before a migration."""
+    before = script.down_revision or "base"
+    if not isinstance(before, str):
+        raise CommandError(f"{script.revision} joins two branches. Type: alembic downgrade")
+    with readable_errors():
+        command.downgrade(make_config(), before)
+
+
+def mark(revision: str) -> None:
+    with readable_errors():
+        command.stamp(make_config(), revision)
+
+
+def prepare_file() -> None:
+    """A new SQLite file is for its owner's eyes; SQLite would make it readable for everybody."""
+    url = read_url(load_settings().database_url.get_secret_value())
+    if url.get_backend_name() == "sqlite" and url.database:
+        path = Path(url.database)
+        if not path.parent.is_dir():
+            raise CommandError(f"There is no folder {path.parent} for the database. Make it, or change DATABASE_URL.")
+        try:
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise CommandError(f"The database {path} cannot be written: {error.strerror}.") from error

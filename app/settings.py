@@ -1,0 +1,122 @@
+"""Every value that the environment may change, and the only place that reads it."""
+
+import sys
+import zlib
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ROOT / ".env"
+EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
+DEVELOPMENT_KEY = "insecure-development-key"
+SECRET_KEY_LENGTH = 32
+
+
+class Settings(BaseSettings):
+    """One field for each line of .env.example; a test holds both in step."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore")
+
+    environment: Literal["development", "production"] = "development"
+    secret_key: SecretStr = SecretStr(DEVELOPMENT_KEY)
+    site_name: str = Field("Oppkit", min_length=1, max_length=40)
+    allowed_hosts: Annotated[list[str], NoDecode] = []
+    allow_signup: bool = True
+    show_docs: bool | None = None
+
+    database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
+    database_pool_size: int = Field(5, ge=1, le=100)
+
+    llm_base_url: str = ""
+    llm_api_key: SecretStr = SecretStr("")
+    llm_model: str = ""
+    openrouter_api_key: SecretStr = SecretStr("")
+    openai_api_key: SecretStr = SecretStr("")
+    llm_system_prompt: str = "You are a helpful assistant. Answer briefly and clearly, in Markdown."
+    llm_context_tokens: int = Field(8000, ge=100)
+    llm_max_tokens: int = Field(2000, ge=1)
+    llm_connect_timeout: float = Field(5, gt=0)
+    llm_first_token_timeout: float = Field(60, gt=0)
+    llm_token_timeout: float = Field(30, gt=0)
+
+    local_llm: Literal["auto", "on", "off"] = "auto"
+    local_llm_gguf: str = ""
+    local_llm_url: str = ""
+    local_llm_key: SecretStr = SecretStr("")
+
+    @property
+    def is_production(self) -> bool:
+        return self.environment == "production"
+
+    @property
+    def docs_are_shown(self) -> bool:
+        return not self.is_production if self.show_docs is None else self.show_docs
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def split_hosts(cls, value: object) -> object:
+        """Hosts are written with commas between them: «example.org, .example.net»."""
+        return [host.strip().lower() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+    @field_validator("llm_base_url", "local_llm_url")
+    @classmethod
+    def check_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def check_secret_key(self) -> "Settings":
+        if self.is_production and (fault := find_key_fault(self.secret_key.get_secret_value())):
+            raise ValueError(f"SECRET_KEY {fault}. Make one: python oppman.py generate_secret_key")
+        return self
+
+
+def find_key_fault(key: str) -> str | None:
+    """Say what makes a secret key guessable; None for a good one."""
+    if not key or key == DEVELOPMENT_KEY:
+        return "is missing, and production needs one of its own"
+    if any(word in key.lower() for word in ("insecure", "change", "your-", "your_", "example")):
+        return "is a placeholder, and anybody can know it"
+    if len(key) < SECRET_KEY_LENGTH:
+        return f"is too short ({len(key)} characters; at least {SECRET_KEY_LENGTH} are needed)"
+    if is_low_entropy(key):
+        return "is too regular to be secret"
+    return None
+
+
+def is_low_entropy(key: str) -> bool:
+    """Few letters, repeats or runs such as «abcd» make a key that can be guessed; random text has none of them."""
+    steps = [ord(second) - ord(first) for first, second in pairwise(key)]
+    has_runs = sum(abs(step) <= 1 for step in steps) > len(steps) / 2
+    has_repeats = len(zlib.compress(key.encode(), 9)) < 2 * len(key) / 3
+    return len(set(key)) < 10 or has_runs or has_repeats
+
+
+@lru_cache
+def load_settings() -> Settings:
+    """Read the environment and .env once; a value that cannot work ends the program with one sentence."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        refuse(describe(error))
+
+
+def describe(error: ValidationError) -> str:
+    """Put the first fault into a sentence. The value is not shown: it may be a secret."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    words = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return words
+    return f"{str(fault['loc'][0]).upper()}: {words}. Set it in the environment or in .env (.env.example explains it)."
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Stop the start-up: one sentence for the person who can mend it, no traceback."""
+    print(sentence, file=sys.stderr)
+    raise SystemExit(EX_CONFIG)

@@ -1,0 +1,77 @@
+"""Runs migrations, on SQLite in batches and on PostgreSQL in one transaction, with the URL of the settings."""
+
+from typing import Any, Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlmodel.sql.sqltypes import AutoString
+
+from app.database import WAIT_SECONDS, UTCDateTime, read_url
+from app.models import SQLModel
+from app.settings import load_settings
+
+MIGRATION_LOCK = 7_061_955_241  # any number, the same in every process
+
+
+def render_item(kind: str, value: Any, autogen_context: AutogenContext) -> str | Literal[False]:
+    """Migrations speak plain SQLAlchemy, so that they still run when our own types have moved."""
+    if kind == "type" and isinstance(value, AutoString):
+        return f"sa.String(length={value.length})" if value.length else "sa.String()"
+    if kind == "type" and isinstance(value, UTCDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def make_engine() -> Engine:
+    """An engine of its own: with foreign keys on, rebuilding a table on SQLite would delete its children's rows."""
+    url = read_url(load_settings().database_url.get_secret_value())
+    if url.get_backend_name() == "sqlite":
+        return create_engine(url.set(drivername="sqlite"), hide_parameters=True)
+    return create_engine(
+        url, connect_args={"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}, hide_parameters=True
+    )
+
+
+def take_turns(connection: Connection) -> None:
+    """Two processes that migrate at once must follow each other. The lock ends with the transaction."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA busy_timeout=60000")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+
+
+def configure(**options: Any) -> None:
+    context.configure(
+        target_metadata=SQLModel.metadata,
+        render_item=render_item,
+        render_as_batch=True,
+        compare_type=True,
+        **options,
+    )
+
+
+def run_offline() -> None:
+    url = read_url(load_settings().database_url.get_secret_value())
+    dialect = {"sqlite": "sqlite", "postgresql": "postgresql"}[url.get_backend_name()]
+    configure(dialect_name=dialect, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_online() -> None:
+    engine = make_engine()
+    with engine.connect() as connection:
+        take_turns(connection)
+        configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+        connection.commit()
+    engine.dispose()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run_online()

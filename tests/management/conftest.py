@@ -1,0 +1,98 @@
+"""Commands as somebody types them: in this process on a database of their own, or in one of theirs."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pydantic import SecretStr
+
+from app.auth.models import User
+from app.database import Database
+from app.management import main, quickstart
+from app.management.console import console
+from app.settings import Settings, load_settings
+from tests.conftest import known_hash
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Oppman = Callable[..., Result]
+AddPerson = Callable[[str, str], None]
+
+
+@pytest.fixture
+def oppman(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Oppman]:
+    """Runs a command here: `oppman("migrate", "zero", OPPMAN_PASSWORD="...")`."""
+
+    def run(*arguments: str, **environment: str) -> Result:
+        with monkeypatch.context() as patch:
+            patch.delenv("PORT", raising=False)
+            for name, value in {"DATABASE_URL": database_url, **environment}.items():
+                patch.setenv(name, value)
+            load_settings.cache_clear()
+            capsys.readouterr()
+            try:
+                code = main(arguments)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        return Result(code, *capsys.readouterr())
+
+    yield run
+    load_settings.cache_clear()
+    console.set_up()
+
+
+@pytest.fixture
+def add_person(database_url: str) -> AddPerson:
+    """Gives somebody an account in the commands' database: `add_person("ada@example.org", "Ada")`."""
+
+    async def add(email: str, name: str) -> None:
+        database = Database(Settings(database_url=SecretStr(database_url)))
+        async with database.session() as session:
+            session.add(User(email=email, name=name, hashed_password=await known_hash()))
+            await session.commit()
+        await database.close()
+
+    return lambda email, name: asyncio.run(add(email, name))
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """What a fresh terminal has: no settings of ours, and none of the tests'."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+    return kept | {"PYTHONWARNINGS": "error", **more}
+
+
+@pytest.fixture
+def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that quickstart takes for the project's when it runs in this process."""
+    monkeypatch.setattr(quickstart, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run_in(project: Path) -> Oppman:
+    """Runs a command in a process of its own, in a copy of the project; or Python, with -c first."""
+
+    def run(*arguments: str, **environment: str) -> Result:
+        script = [] if arguments[:1] == ("-c",) else ["oppman.py"]
+        done = subprocess.run(
+            [sys.executable, *script, *arguments],
+            cwd=project,
+            env=clean_environment(**environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run

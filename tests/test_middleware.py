@@ -1,0 +1,180 @@
+"""What stands around every request: hosts, other sites' forms, headers, health."""
+
+import asyncio
+
+import pytest
+from fastapi.routing import APIRoute
+
+from app.headers import SECURITY_HEADERS
+from app.main import ROUTERS
+from app.middleware import read_host_name
+from app.pages.health import ALIVE_PATHS
+from tests.conftest import MakeSite, Person, Site
+
+pytestmark = pytest.mark.anyio
+KEY = "k3Jx9-vLq2Zr7_Tn5WbYc8Hd4Fs6GmPa1Ue0"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/login", "/nope", "/healthz", "/static/app.css", "/api/v1/conversations", "/chat"]
+)
+async def test_every_answer_has_the_security_headers(site: Site, path: str) -> None:
+    response = await (await site.visitor()).get(path)
+    for name, value in SECURITY_HEADERS.items():
+        assert response.headers[name] == value or name == "Cache-Control"
+    assert "'unsafe" not in response.headers["content-security-policy"]
+
+
+async def test_a_failure_shows_a_page_without_its_reason(site: Site) -> None:
+    async def break_down() -> None:
+        raise RuntimeError("secret detail")
+
+    site.app.get("/break")(break_down)
+    response = await (await site.visitor()).get("/break")
+    assert response.status_code == 500
+    assert "secret detail" not in response.text and "Traceback" not in response.text
+    assert "Something went wrong" in response.text
+    assert response.headers["content-security-policy"] == SECURITY_HEADERS["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Referer": "https://evil.example/x"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["/login", "/logout", "/chat", "/api/v1/conversations", "/theme", "/admin/user/create"]
+)
+async def test_another_sites_form_is_refused(ada: Person, path: str, headers: dict[str, str]) -> None:
+    response = await ada.post(path, data={"text": "x"}, headers=headers)
+    assert response.status_code == 403
+    assert "another site" in response.text
+    assert (await ada.get("/chat")).status_code == 200
+
+
+@pytest.mark.parametrize("site_header", ["same-origin", "none"])
+async def test_our_own_forms_pass(ada: Person, site_header: str) -> None:
+    headers = {"Sec-Fetch-Site": site_header, "Origin": str(ada.browser.base_url).rstrip("/")}
+    assert (await ada.post("/settings/profile", data={"name": "x"}, headers=headers)).status_code == 303
+
+
+async def test_every_unsafe_route_refuses_another_site(site: Site) -> None:
+    """The list is the app's own, so that a new route is in it."""
+    stranger = await site.visitor(**{"Sec-Fetch-Site": "cross-site"})
+    unsafe = [
+        (method, route.path)
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in (route.methods or set()) - {"GET", "HEAD"}
+    ]
+    assert len(unsafe) > 15
+    for method, path in unsafe:
+        assert (await stranger.request(method, path)).status_code == 403, (method, path)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("192.168.1.7:8000", 200),
+        ("app.localhost", 200),
+        ("evil.example", 400),
+        ("localhost.evil.example", 400),
+        ("", 400),
+        ("localhost/x", 400),
+        ("a@localhost", 400),
+        ("localhost:x", 400),
+    ],
+)
+async def test_in_development_only_this_machine_is_answered_for(site: Site, host: str, status: int) -> None:
+    visitor = await site.visitor()
+    assert (await visitor.get("/login", headers={"Host": host})).status_code == status
+    assert (await visitor.get("/healthz", headers={"Host": host})).status_code == 200
+
+
+async def test_allowed_hosts_are_the_only_ones(make_site: MakeSite) -> None:
+    visitor = await (await make_site(allowed_hosts="chat.example.org, .example.net")).visitor()
+    for host, status in {
+        "chat.example.org": 200,
+        "CHAT.example.org:443": 200,
+        "a.example.net": 200,
+        "example.net": 200,
+        "example.org": 400,
+        "localhost": 400,
+    }.items():
+        assert (await visitor.get("/login", headers={"Host": host})).status_code == status, host
+    assert read_host_name("EXAMPLE.org:8000") == "example.org"
+
+
+async def test_health_needs_nothing(make_site: MakeSite) -> None:
+    site: Site = await make_site(environment="production", secret_key=KEY, allowed_hosts="example.org")
+    visitor = await site.visitor(Host="10.0.0.1")
+    for path in ALIVE_PATHS:
+        response = await visitor.get(path)
+        assert (response.status_code, response.text) == (200, "ok")
+        assert (await visitor.request("HEAD", path)).status_code == 200
+    assert (await visitor.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_a_database_behind_the_code_is_not_ready(site: Site) -> None:
+    from sqlalchemy import text
+
+    async with site.session() as session:
+        await session.exec(text("UPDATE alembic_version SET version_num = 'older'"))  # type: ignore[call-overload]
+        await session.commit()
+    response = await (await site.visitor()).get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["found"] == "older"
+
+
+async def test_readiness_waits_for_no_writer(site: Site) -> None:
+    visitor = await site.visitor()
+    async with site.session() as writer:
+        await writer.connection()
+        async with asyncio.timeout(2):
+            assert (await visitor.get("/readyz")).status_code == 200
+
+
+async def test_a_body_that_is_too_large_is_not_read(ada: Person) -> None:
+    response = await ada.post("/api/v1/conversations", content=b" " * 1_100_000)
+    assert response.status_code == 413
+
+
+async def test_static_files_are_kept_for_ever_under_their_hash(site: Site) -> None:
+    visitor = await site.visitor()
+    page = (await visitor.get("/login")).text
+    path = next(part for part in page.split('"') if part.startswith("/static/app.") and part.endswith(".css"))
+    response = await visitor.get(path)
+    assert "immutable" in response.headers["cache-control"]
+    assert response.headers["content-encoding"] == "gzip"
+    assert (await visitor.get("/static/app.css")).headers["cache-control"] == "no-cache"
+    for bad in (
+        "/static/../app/settings.py",
+        "/static/%2e%2e/.env.example",
+        "/static/",
+        "/static/none.css",
+        "/static/%2e/app.css",
+        "/static//app.css",
+        "/static/fonts/%2e%2e/app.css",
+        "/static/%00",
+    ):
+        assert (await visitor.get(bad)).status_code == 404, bad
+
+
+async def test_the_theme_is_remembered_without_javascript(site: Site) -> None:
+    visitor = await site.visitor()
+    response = await visitor.post("/theme", data={"theme": "dark", "next": "/login"})
+    assert response.headers["location"] == "/login"
+    assert 'data-theme="dark"' in (await visitor.get("/login")).text
+    await visitor.post("/theme", data={"theme": "auto"})
+    assert "data-theme=" not in (await visitor.get("/login")).text.split("<head")[0]

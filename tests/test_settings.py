@@ -1,0 +1,88 @@
+"""Settings: every one is written down, and a wrong one stops the start with one sentence."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from app.settings import ROOT, Settings, find_key_fault
+
+GOOD_KEY = "k3Jx9-vLq2Zr7_Tn5WbYc8Hd4Fs6GmPa1Ue0"
+
+
+def start(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Read the settings and open the database as the app does, with nothing else in the environment."""
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    program = (
+        "from app.settings import Settings, load_settings; Settings.model_config['env_file'] = None;"
+        "settings = load_settings(); from app.database import Database; Database(settings)"
+    )
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=False)
+
+
+def test_a_server_ends_with_the_same_code() -> None:
+    environment = os.environ | {"ENVIRONMENT": "prod"}
+    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 78
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_example_file_names_every_setting() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    named = [match[1].lower() for line in lines if (match := re.match(r"([A-Z_]+)=", line))]
+    assert sorted(named) == sorted(Settings.model_fields)
+
+
+def test_the_example_file_is_a_working_env_file() -> None:
+    settings = Settings(_env_file=ROOT / ".env.example")
+    assert settings.model_dump(exclude={"database_url", "local_llm"}) == Settings.model_construct(
+        **{name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
+    ).model_dump(exclude={"database_url", "local_llm"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ENVIRONMENT": "production"}, "generate_secret_key"),
+        ({"ENVIRONMENT": "production", "SECRET_KEY": "a" * 50}, "too regular"),
+        ({"ENVIRONMENT": "prod"}, "ENVIRONMENT"),
+        ({"ALLOW_SIGNUP": "perhaps"}, "ALLOW_SIGNUP"),
+        ({"DATABASE_URL": "mysql://root:hunter2@host/db"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "not a url hunter2"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@host:port/db"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://u:hun@ter2@host/db"}, "%40"),
+        ({"LLM_BASE_URL": "localhost:11434"}, "LLM_BASE_URL"),
+    ],
+)
+def test_a_setting_that_cannot_work_stops_the_start_with_one_sentence(environment: dict[str, str], words: str) -> None:
+    ended = start(**environment)
+    assert ended.returncode == 78
+    assert words in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "hunter2" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "short-but-random-9xK2", "a" * 64, "abcd" * 16, "0123456789abcdefghijklmnopqrstuvwxyz", "password" * 8,
+     "insecure-development-key", "please-change-me-before-production-0", "your-secret-key-goes-here-1234567890"],
+)  # fmt: skip
+def test_a_guessable_key_is_refused(key: str) -> None:
+    assert find_key_fault(key)
+
+
+@pytest.mark.parametrize("key", [GOOD_KEY, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+def test_a_random_key_is_good(key: str) -> None:
+    assert find_key_fault(key) is None
+
+
+def test_random_keys_of_every_usual_kind_are_good() -> None:
+    import secrets
+
+    for _ in range(300):
+        for key in (secrets.token_urlsafe(32), secrets.token_hex(32), secrets.token_urlsafe(64)):
+            assert find_key_fault(key) is None, key
