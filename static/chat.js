@@ -4,7 +4,7 @@
 //   open   the question and the empty answer, and the addresses to follow and to stop it
 //   patch  block n of the answer: how much of its HTML stays, and what comes after that
 //   done   the line under the answer, and the words for screen readers
-// An answer lives on the server. When the connection is cut we ask again from the last event we have seen.
+// An answer lives on the server. When the connection is cut we ask again, and the answer is drawn anew.
 // Without this file the form posts, and the page reloads itself until the answer is there.
 
 const form = document.querySelector("[data-chat-form]");
@@ -110,7 +110,7 @@ async function stopAnswer() {
 async function write({ url, body, text, resume }) {
   if (current) return;
   const answer = {
-    text, follow: resume, lastId: -1, blocks: [], settled: [], article: null, isDone: false, isStopped: false,
+    text, follow: resume, lastId: -1, blocks: [], article: null, isDone: false, isStopped: false,
   };
   current = answer;
   showBusy(true);
@@ -154,7 +154,7 @@ async function keepFollowing(answer) {
     warning ??= setTimeout(showProblem, PATIENCE, "The connection is lost. The answer goes on; connecting again …");
     await waitFor(pause);
     pause = Math.min(Math.max(pause * 2, 500), LONGEST_PAUSE);
-    const response = await connect(`${answer.follow}?after=${answer.lastId}`);
+    const response = await connect(answer.follow);
     if (response?.ok) await listen(answer, response, connected);
     else if ([401, 403, 404].includes(response?.status)) return giveUp(answer, warning);
     if (answer.lastId > seen) pause = 500;
@@ -192,7 +192,7 @@ async function listen(answer, response, onFirst) {
 }
 
 function parse(text) {
-  const event = { id: null, name: "message", data: "" };
+  const event = { id: -1, name: "message", data: "" };
   for (const line of text.split("\n")) {
     if (line.startsWith("event: ")) event.name = line.slice(7);
     else if (line.startsWith("data: ")) event.data += line.slice(6);
@@ -207,10 +207,7 @@ function receive(answer, { id, name, data }) {
   if (name === "open") open(answer, values);
   else if (name === "patch") patch(answer, values);
   else if (name === "done") finish(answer, values);
-  if (id === null || id <= answer.lastId) return;
-  // From here the server goes on after a cut; blocks that came later come again.
-  answer.lastId = id;
-  answer.settled = [...answer.blocks];
+  answer.lastId = Math.max(answer.lastId, id); // how far the answer has come; all of it comes again after a cut
 }
 
 // Comes again after each reconnection, so doing it twice must change nothing.
@@ -222,7 +219,7 @@ function open(answer, { id, html, stop: stopUrl, follow, url, title, item, repla
     isFollowing = true;
   }
   answer.article = document.getElementById(id);
-  answer.blocks = [...answer.settled];
+  answer.blocks = [];
   answer.follow = follow;
   stop.setAttribute("formaction", stopUrl);
   if (answer.text !== undefined) {
@@ -235,7 +232,7 @@ function open(answer, { id, html, stop: stopUrl, follow, url, title, item, repla
 
 function patch(answer, { n, keep, html }) {
   const target = answer.article.querySelector(".answer");
-  // What has stood here since the page was loaded comes again, block by block.
+  // What has stood here since the page was loaded, or before the cut, comes again from its first block.
   if (answer.blocks.length === 0) target.replaceChildren();
   while (target.children.length <= n) target.append(document.createElement("div"));
   answer.blocks[n] = (answer.blocks[n] ?? "").slice(0, keep) + html;

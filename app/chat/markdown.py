@@ -63,8 +63,8 @@ def join_patches(patches: Sequence[Patch]) -> list[str]:
 class BlockStream:
     """Turns a growing text into patches. Finished blocks are final; only the last one, still open, changes.
 
-    What it holds after some text depends on the text alone, not on how it was cut into pieces, but for how much of
-    the open block is drawn. So a reader who comes back goes on where it was.
+    A patch says what to keep of the ones before it, so a reader needs all of them from the first: who comes back
+    begins anew. In the end the blocks are the same, however the text was cut into pieces.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,8 @@ class BlockStream:
 
     def finish(self) -> list[Patch]:
         """Draw what is still open as it stays."""
-        patches = []
+        self.drawn = 0  # a block that waited to be drawn may have ended in the meantime
+        patches = self.feed("")
         for _, tokens in split_blocks(self.tail, self.env):
             patches += self._close(draw(tokens, self.env))
         self.tail = ""

@@ -4,8 +4,9 @@
     patch  {"n", "keep", "html"}                                                  the new HTML of block n
     done   {"html", "announce", "status"}                                         what stands under a finished answer
 
-The id of an event is the number of the answer's characters that the page has, so a page that was cut off goes on
-with `follow` and `?after=<last id>`. Without JavaScript each form leads to the page, which shows what is saved.
+The id of an event is the number of the answer's characters that the page then has. A page that was cut off asks at
+`follow` and gets all events again: a patch fits only the HTML that the patches before it have made. Without JavaScript
+each form leads to the page, which shows what is saved.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +23,7 @@ from app.auth.dependencies import CurrentUser
 from app.auth.models import User
 from app.chat import service
 from app.chat.answers import Answers, End
-from app.chat.dependencies import AnswersDep, Cursor, EndAbandoned, OwnAnswer, OwnConversation
+from app.chat.dependencies import AnswersDep, EndAbandoned, OwnAnswer, OwnConversation
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.markdown import BlockStream, Patch
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, Conversation, Message
@@ -146,10 +147,10 @@ async def stop_answer(
 
 @router.get("/{conversation_id}/messages/{message_id}/events")
 async def follow_answer(
-    request: Request, answers: AnswersDep, conversation: OwnConversation, answer: OwnAnswer, cursor: Cursor
+    request: Request, answers: AnswersDep, conversation: OwnConversation, answer: OwnAnswer
 ) -> Response:
-    """Go on with an answer, running or ended, from the last event that the page has seen."""
-    return stream_events(write_events(request, answers, answer, cursor, describe_answer(request, conversation, answer)))
+    """Give an answer's events once more, running or ended: to a page that was loaded anew or cut off."""
+    return stream_events(write_events(request, answers, answer, describe_answer(request, conversation, answer)))
 
 
 async def ask(
@@ -184,7 +185,7 @@ def begin(
     if with_item:
         item = {"conversation": asked.conversation, "current_id": asked.conversation.id}
         opening["item"] = render(request, "chat/_conversation_item.html", **item)
-    return stream_events(write_events(request, answers, asked.answer, -1, opening))
+    return stream_events(write_events(request, answers, asked.answer, opening))
 
 
 async def refuse(
@@ -205,45 +206,35 @@ async def refuse(
 
 
 async def write_events(
-    request: Request, answers: Answers, answer: Message, cursor: int, opening: dict[str, Any]
+    request: Request, answers: Answers, answer: Message, opening: dict[str, Any]
 ) -> AsyncIterator[bytes]:
-    """Write an answer's events for one reader, leaving out what stands before the cursor."""
+    """Write an answer's events for one reader, from its first word on."""
     blocks = BlockStream()
-    seen = max(cursor, 0)
-    yield encode_event("open", seen, opening)
+    length = 0
+    yield encode_event("open", length, opening)
     async with aclosing(answers.read(answer.id)) as parts:
         async for part in parts:
             if part is None:
                 yield PING
             elif isinstance(part, End):
-                yield write_end(request, blocks, part.message, seen)
+                yield write_patches(blocks.finish(), length) + write_end(request, part.message, length)
             else:
-                known = max(len(part.text) - (part.sequence - seen), 0)
-                blocks.feed(part.text[:known])  # the page has these already
-                patches = blocks.feed(part.text[known:])
-                if patches:
-                    yield write_patches(patches, seen, part.sequence)
-                    seen = part.sequence
+                length = part.sequence
+                if patches := blocks.feed(part.text):
+                    yield write_patches(patches, length)
 
 
-def write_patches(patches: list[Patch], before: int, after: int) -> bytes:
-    """Only the last of them says that the page has it all: cut off between them, it gets all of them again."""
-    *first, last = patches
-    events = [encode_event("patch", before, patch._asdict()) for patch in first]
-    return b"".join([*events, encode_event("patch", after, last._asdict())])
+def write_patches(patches: list[Patch], length: int) -> bytes:
+    return b"".join(encode_event("patch", length, patch._asdict()) for patch in patches)
 
 
-def write_end(request: Request, blocks: BlockStream, message: Message | None, seen: int) -> bytes:
-    last = b"".join(encode_event("patch", seen, patch._asdict()) for patch in blocks.finish())
+def write_end(request: Request, message: Message | None, length: int) -> bytes:
     if message is None:
-        gone = {"html": "", "announce": "This answer was deleted.", "status": "deleted"}
-        return last + encode_event("done", seen + 1, gone)
-    done = {
-        "html": render(request, "chat/_tools.html", message=message, is_last=True),
-        "announce": announce(message),
-        "status": message.status,
-    }
-    return last + encode_event("done", len(message.text) + 1, done)
+        done = {"html": "", "announce": "This answer was deleted.", "status": "deleted"}
+    else:
+        tools = render(request, "chat/_tools.html", message=message, is_last=True)
+        done = {"html": tools, "announce": announce(message), "status": message.status}
+    return encode_event("done", length + 1, done)
 
 
 def announce(message: Message) -> str:

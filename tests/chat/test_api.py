@@ -71,6 +71,21 @@ async def test_every_cut_gives_the_same_text(ada: Person) -> None:
         assert answer["text"][:cut] + "".join(e.data["text"] for e in rest if e.name == "piece") == answer["text"]
 
 
+@pytest.mark.parametrize("cursor", ["999999", "99999999999999999999"])
+async def test_a_cursor_beyond_the_end_gets_the_end(ada: Person, cursor: str) -> None:
+    answer = (await ada.post(f"{API}/conversations/{await begin(ada)}/messages", json={"content": "Hi"})).json()
+    rest = await read(ada, f"{API}/messages/{answer['id']}/events", headers={"Last-Event-ID": cursor})
+    assert [event.name for event in rest] == ["end"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "1e99", "-2", "1.5"])
+async def test_a_cursor_of_events_that_is_none_is_refused(ada: Person, cursor: str) -> None:
+    answer = (await ada.post(f"{API}/conversations/{await begin(ada)}/messages", json={"content": "Hi"})).json()
+    path = f"{API}/messages/{answer['id']}/events"
+    assert (await ada.get(path, params={"after": cursor})).status_code == 422
+    assert (await ada.get(path, headers={"Last-Event-ID": cursor})).status_code == 422
+
+
 async def test_stop_gives_what_was_written(make_site: MakeSite) -> None:
     ada = await (await make_site(ScriptedModel("Kept.", asyncio.Event()))).person("ada")
     path = f"{API}/conversations/{await begin(ada)}/messages"
