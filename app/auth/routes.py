@@ -45,8 +45,7 @@ async def sign_in(
     user = await people.authenticate(credentials)
     if user is None:
         return show_form(request, "auth/login.html", {"email": email}, {"form": NO_MATCH}, next=next)
-    await end_session(request, session, cookie)
-    return await start_session(cookie, sessions, user, next)
+    return await start_session(request, session, cookie, sessions, user, next)
 
 
 @router.get("/register", response_model=None)
@@ -74,7 +73,7 @@ async def sign_up(
     except service.AccountError as error:
         form = {"email": email[:EMAIL_LENGTH], "name": name}
         return show_form(request, "auth/register.html", form, {error.field: str(error)}, next=next)
-    return await start_session(cookie, sessions, user, next)
+    return await start_session(request, session, cookie, sessions, user, next)
 
 
 @router.post("/logout")
@@ -176,8 +175,13 @@ async def end_session(request: Request, session: AsyncSession, cookie: CookieBac
         await service.delete_session(session, token)
 
 
-async def start_session(cookie: CookieBackend, sessions: SessionsDep, user: User, next: str) -> Response:
-    return redirect(await cookie.login(sessions, user), read_next(next))
+async def start_session(
+    request: Request, session: AsyncSession, cookie: CookieBackend, sessions: SessionsDep, user: User, next: str
+) -> Response:
+    """Begin a session, and end the one whose cookie this browser had before."""
+    response = await cookie.login(sessions, user)
+    await end_session(request, session, cookie)
+    return redirect(response, read_next(next))
 
 
 def redirect(response: Response, url: str) -> Response:

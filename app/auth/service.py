@@ -80,6 +80,19 @@ async def get_user_by_email(session: AsyncSession, email: str) -> User | None:
     return (await session.exec(known)).first()
 
 
+async def confirm_sign_in(session: AsyncSession, user: User, checked: str, better_hash: str | None) -> User | None:
+    """Let somebody in whose password fitted `checked`, unless it was changed while we looked.
+
+    The account stays as it is until the caller has saved the new session: who changes the password ends it, too.
+    """
+    same = select(User).where(User.id == user.id, User.hashed_password == checked, col(User.is_active))
+    fresh = same.with_for_update().execution_options(populate_existing=True)
+    found = (await session.exec(fresh)).first()
+    if found and better_hash:
+        found.hashed_password = better_hash
+    return found
+
+
 async def rename_user(session: AsyncSession, user: User, name: str) -> None:
     user.name = read_name(name)
     session.add(user)

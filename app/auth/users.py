@@ -36,13 +36,6 @@ class People(BaseUserDatabase[User, UUID]):
     async def get_by_email(self, email: str) -> User | None:
         return await service.get_user_by_email(self.session, email)
 
-    async def update(self, user: User, update_dict: dict[str, Any]) -> User:
-        for name, value in update_dict.items():
-            setattr(user, name, value)
-        self.session.add(user)
-        await self.session.commit()
-        return user
-
 
 class Tokens(AccessTokenDatabase[AccessToken]):
     def __init__(self, session: AsyncSession, kind: TokenKind) -> None:
@@ -70,16 +63,14 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         """Check e-mail and password in a thread, taking as long for an unknown e-mail as for a known one."""
         assert isinstance(self.user_db, People)
         user = await self.user_db.get_by_email(credentials.username)
-        await (
-            self.user_db.session.commit()
-        )  # hashing waits its turn, and must keep no connection, nor the writer's place
+        # Hashing waits its turn, and must keep no connection, nor the writer's place.
+        await self.user_db.session.commit()
         if user is None:
             await hash_password(credentials.password)
             return None
-        fits, better_hash = await check_password(credentials.password, user.hashed_password)
-        if fits and better_hash:
-            await self.user_db.update(user, {"hashed_password": better_hash})
-        return user if fits and user.is_active else None
+        checked = user.hashed_password
+        fits, better_hash = await check_password(credentials.password, checked)
+        return await service.confirm_sign_in(self.user_db.session, user, checked, better_hash) if fits else None
 
 
 class BearerToken(HTTPBearer):

@@ -5,11 +5,14 @@ from urllib.parse import unquote
 
 import httpx2
 import pytest
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+from sqlalchemy import update
 from sqlmodel import select
 
 from app.auth import service
 from app.auth.models import AccessToken, User
-from app.auth.passwords import hash_password
+from app.auth.passwords import hash_password, hashing_place
 from app.auth.redirects import read_next
 from tests.conftest import PASSWORD, MakeSite, Person, Site
 
@@ -229,3 +232,28 @@ async def test_passwords_are_hashed_beside_the_event_loop(site: Site) -> None:
     await asyncio.gather(*(hash_password(PASSWORD) for _ in range(4)))
     counting.cancel()
     assert turns > 20
+
+
+async def test_a_password_that_is_changed_during_a_sign_in_does_not_let_in(site: Site, ada: Person) -> None:
+    visitor = await site.visitor()
+    async with hashing_place() as queue, hashing_place():
+        signing_in = asyncio.create_task(sign_in(visitor, "ada@example.org"))
+        async with asyncio.timeout(10):
+            while queue.length < 3:  # noqa: ASYNC110 (the queue tells nobody)
+                await asyncio.sleep(0.01)
+        async with site.session() as session:
+            await session.exec(update(User).values(hashed_password="another"))
+            await session.commit()
+    assert (await signing_in).status_code == 422
+    async with site.session() as session:
+        assert (await session.exec(select(User))).one().hashed_password == "another"
+
+
+async def test_a_weaker_hash_is_renewed_at_the_next_sign_in(site: Site, ada: Person) -> None:
+    weaker = PasswordHash([Argon2Hasher(memory_cost=8192, time_cost=1)]).hash(PASSWORD)
+    async with site.session() as session:
+        await session.exec(update(User).values(hashed_password=weaker))
+        await session.commit()
+    assert (await sign_in(await site.visitor(), "ada@example.org")).status_code == 303
+    async with site.session() as session:
+        assert "$m=19456,t=2,p=1$" in (await session.exec(select(User))).one().hashed_password
