@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from app.database import spell
 from app.templating import moment
 
-SEARCH_LENGTH = 100
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what begins so
 
 
@@ -90,12 +90,6 @@ def speak_plainly(*said_to_people: type[Exception]) -> Iterator[None]:
         raise RefusedError("That clashes with something that is there already, or with something it needs.") from error
     except Exception as error:
         raise RefusedError("That did not work, and it has been noted. Try again in a moment.") from error
-
-
-def spell(term: str) -> set[str]:
-    """SQLite knows small and capital letters in English only, so other words are tried in each way of writing them."""
-    term = term.strip().replace("\0", "")[:SEARCH_LENGTH]
-    return {term} if term.isascii() else {term, term.lower(), term.upper(), term.title()}
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:

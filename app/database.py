@@ -19,6 +19,7 @@ from app.settings import ROOT, Settings, refuse
 
 STATEMENT_SECONDS = 15  # a statement that takes longer is cancelled (PostgreSQL)
 WAIT_SECONDS = 5  # for a connection from the pool, or to the server
+SEARCH_LENGTH = 100  # characters of a search that are looked for
 BUSY_MILLISECONDS = 10_000  # how long SQLite waits for another writer
 
 # Names for constraints, so that a migration can drop what another one made, on both engines.
@@ -113,6 +114,10 @@ def limit_statements(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 class UTCDateTime(TypeDecorator[datetime]):
     """A point in time that comes back with its zone from SQLite, too, which forgets it."""
 
@@ -145,6 +150,12 @@ def compile_time_for_sqlite(element: database_time, compiler: SQLCompiler, **kwa
 @compiles(database_time)
 def compile_time(element: database_time, compiler: SQLCompiler, **kwargs: Any) -> str:
     return f"(clock_timestamp() + interval '{element.seconds:d} seconds')"
+
+
+def spell(term: str) -> set[str]:
+    """SQLite knows small and capital letters in English only, so other words are tried in each way of writing them."""
+    term = term.strip().replace("\0", "")[:SEARCH_LENGTH]
+    return {term} if term.isascii() else {term, term.lower(), term.upper(), term.title()}
 
 
 async def open_session(request: Request) -> AsyncIterator[AsyncSession]:

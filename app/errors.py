@@ -6,15 +6,16 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.auth.dependencies import NotSignedInError
 from app.auth.passwords import BusyError
 from app.headers import SECURITY_HEADERS
-from app.templating import render_page
+from app.templating import render_page, url_for_request
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ WORDS = {
     422: ("Something is missing", "Go back, fill in what is missing, and send it again."),
     429: ("Too many requests", "Wait a moment, then try again."),
     500: ("Something went wrong", "It is our fault, and it has been noted. Try again in a moment."),
-    503: ("Back in a moment", "The site cannot reach its database. Nothing is lost: try again in a moment."),
+    503: (
+        "Back in a moment",
+        "The site's database does not answer as it should. Nothing is lost: try again in a moment.",
+    ),
 }
 
 
@@ -36,8 +40,9 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(NotSignedInError, answer_not_signed_in)
-    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+    for kind in (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError):
         app.add_exception_handler(kind, answer_unavailable)
+    app.add_exception_handler(StaleDataError, answer_gone)
     app.add_exception_handler(BusyError, answer_busy)
     app.add_exception_handler(Exception, answer_failure)
 
@@ -84,12 +89,17 @@ async def answer_not_signed_in(request: Request, error: Exception) -> Response:
         return respond(request, 401, headers={"WWW-Authenticate": "Bearer"})
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     after = f"?next={quote(here)}" if request.method == "GET" else ""
-    return RedirectResponse(f"{request.app.url_path_for('show_login')}{after}", 303)
+    return RedirectResponse(f"{url_for_request(request, 'show_login')}{after}", 303)
 
 
 async def answer_unavailable(request: Request, error: Exception) -> Response:
     log.error("The database did not answer: %s", type(error).__name__, exc_info=error)
     return respond(request, 503, headers={"Retry-After": "5"})
+
+
+async def answer_gone(request: Request, error: Exception) -> Response:
+    """What was to be changed was deleted at the same moment."""
+    return respond(request, 404)
 
 
 async def answer_busy(request: Request, error: Exception) -> Response:

@@ -44,9 +44,7 @@ def render(request: Request, name: str, **context: Any) -> str:
 
 def url_for_request(request: Request, name: str, /, **params: Any) -> str:
     """Give a route's path. Never a whole address: that would repeat whatever Host the client sent."""
-    # A mounted part, such as the admin panel, has a root_path of its own.
-    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
-    return str(root) + str(request.app.url_path_for(name, **params))
+    return str(request.app.url_path_for(name, **params))
 
 
 @pass_context

@@ -17,8 +17,9 @@ from sqlalchemy import func
 from sqlmodel import col, select
 from starlette.routing import Route
 
-from app.auth.models import AccessToken, User, now
+from app.auth.models import AccessToken, User
 from app.chat.models import Conversation, Message
+from app.database import now
 from app.settings import ROOT
 from tests.conftest import PASSWORD, MakeSite, Person, Site
 

@@ -1,6 +1,7 @@
 """What stands around every request: hosts, other sites' forms, headers, health."""
 
 import asyncio
+import html
 
 import pytest
 from fastapi.routing import APIRoute
@@ -135,6 +136,18 @@ async def test_a_database_behind_the_code_is_not_ready(site: Site) -> None:
     response = await (await site.visitor()).get("/readyz")
     assert response.status_code == 503
     assert response.json()["found"] == "older"
+
+
+async def test_missing_tables_are_a_sentence(site: Site, ada: Person) -> None:
+    from sqlalchemy import text
+
+    async with site.session() as session:
+        for table in ("piece", "message", "conversation"):
+            await session.exec(text(f"DROP TABLE {table}"))  # type: ignore[call-overload]
+        await session.commit()
+    response = await ada.get("/chat")
+    assert response.status_code == 503
+    assert "does not answer as it should" in html.unescape(response.text)
 
 
 async def test_readiness_waits_for_no_writer(site: Site) -> None:

@@ -1,22 +1,18 @@
 """The tables of people: who they are, and the tokens that prove it."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import String
 from sqlmodel import Field, SQLModel
 
-from app.database import UTCDateTime
+from app.database import UTCDateTime, now
 
 EMAIL_LENGTH = 254
 NAME_LENGTH = 80
 
 TokenKind = Literal["session", "api"]
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 class User(SQLModel, table=True):

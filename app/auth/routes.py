@@ -15,7 +15,7 @@ from app.auth.models import EMAIL_LENGTH, User
 from app.auth.redirects import read_next
 from app.auth.users import CookieBackend, PeopleDep, SessionsDep
 from app.database import SessionDep
-from app.templating import render_page
+from app.templating import render_page, url_for_request
 
 router = APIRouter(include_in_schema=False)
 
@@ -81,7 +81,7 @@ async def sign_out(request: Request, session: SessionDep, cookie: CookieBackend,
     """End the session here and in the database. Who is signed out already ends up at the same page."""
     await end_session(request, session, cookie)
     response = await cookie.transport.get_logout_response()
-    return redirect(response, str(request.app.url_path_for("show_home")))
+    return redirect(response, url_for_request(request, "show_home"))
 
 
 @router.get("/settings")
@@ -165,7 +165,7 @@ async def show_settings_page(
 
 
 def back_to_settings(request: Request, saved: str) -> Response:
-    return RedirectResponse(f"{request.app.url_path_for('show_settings')}?saved={saved}", 303)
+    return RedirectResponse(f"{url_for_request(request, 'show_settings')}?saved={saved}", 303)
 
 
 async def end_session(request: Request, session: AsyncSession, cookie: CookieBackend) -> None:

@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.auth.models import EMAIL_LENGTH, NAME_LENGTH, AccessToken, TokenKind, User, now
+from app.auth.models import EMAIL_LENGTH, NAME_LENGTH, AccessToken, TokenKind, User
 from app.auth.passwords import check_password, find_password_fault, hash_password
+from app.database import now
 
 SESSION_LIFETIME = timedelta(days=14)
 API_TOKEN_LIFETIME = timedelta(days=365)

@@ -8,10 +8,11 @@ from sqlalchemy import Select, or_
 from sqlmodel import col, select
 from starlette.requests import Request
 
-from app.admin_view import AdminView, speak_plainly, spell
+from app.admin_view import AdminView, speak_plainly
 from app.auth.models import User
 from app.chat import service
 from app.chat.models import Conversation, Message
+from app.database import spell
 
 EXCERPT_LENGTH = 80
 

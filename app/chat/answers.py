@@ -21,13 +21,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.auth.models import now
 from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, Message, Piece, Status
 from app.chat.service import LEASE_SECONDS, list_turns, read_pieces
-from app.database import Database, database_time
-from app.llm import fit_turns
+from app.database import Database, database_time, now
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
 from app.llm.chunks import make_storable
+from app.llm.history import fit_turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,7 +37,7 @@ POLL_SECONDS = (0.15, 0.5)  # how often a reader looks at an answer that another
 PING_SECONDS = 15.0  # a reader who hears nothing for so long gets a sign of life
 GRACE_SECONDS = 10.0  # how long the end of the process waits for the last saves
 PENDING_LENGTH = 65_536  # characters that may wait to be saved before the model has to wait
-ANSWER_LENGTH = 400_000  # characters; a model that never stops is cut here
+ANSWER_LENGTH = 200_000  # characters; a model that never stops is cut here
 
 INTERRUPTED = "The server stopped while this answer was being written."
 TOO_LONG = "The answer was cut here: it had reached the longest length there is."
@@ -125,8 +124,8 @@ class Answers:
         self.look_again_at = 0.0  # for abandoned answers, by the loop's clock
 
     @property
-    def names(self) -> dict[str, str]:
-        """What stands in the row of an answer that is written here: by which model, and by which process."""
+    def credits(self) -> dict[str, str]:
+        """Who writes the answers here, for their rows: which model, in which process."""
         return {"model": self.model.label, "worker": self.worker}
 
     def start(self, question: Message, answer: Message) -> None:
@@ -169,15 +168,18 @@ class Answers:
 
     async def end_abandoned(self) -> None:
         """End answers whose worker is gone. Whoever comes by does it: no process has to watch over the others."""
-        now = asyncio.get_running_loop().time()
-        if now < self.look_again_at:
+        time = asyncio.get_running_loop().time()
+        if time < self.look_again_at:
             return
-        self.look_again_at = now + TICK_SECONDS
+        self.look_again_at = time + TICK_SECONDS
         abandoned = select(Message.id).where(Message.status == "running", col(Message.lease_until) < database_time())
-        async with self.database.session(reading=True) as session:
-            message_ids = (await session.exec(abandoned)).all()
-        for message_id in message_ids:
-            await self._interrupt(message_id)
+        try:
+            async with self.database.session(reading=True) as session:
+                message_ids = (await session.exec(abandoned)).all()
+            for message_id in set(message_ids) - set(self.running):  # ours are late, but not abandoned
+                await self._interrupt(message_id)
+        except SQLAlchemyError:  # whoever came by wanted something else, and gets it if the database allows
+            log.exception("Abandoned answers could not be ended")
 
     async def close(self) -> None:
         """Save what there is as interrupted, and end."""
@@ -296,7 +298,7 @@ class Answers:
                     rows = await session.exec(renewed.returning(col(Message.id), col(Message.stop_requested_at)))
                     stops = {row.id: row.stop_requested_at for row in rows}
                     await session.commit()
-            except SQLAlchemyError:
+            except Exception:  # whatever it is: without this task nobody would renew or stop anything
                 log.exception("Leases could not be renewed")
             else:
                 for message_id in ours & set(self.running):
@@ -327,7 +329,9 @@ class Answers:
             if (await session.exec(abandoned.values(worker=None))).rowcount:
                 text = await read_pieces(session, message_id)
                 ended = update(Message).where(col(Message.id) == message_id)
-                await session.exec(ended.values(**end_values("interrupted", INTERRUPTED, text)))
+                values = end_values("interrupted", INTERRUPTED, text)
+                values["ended_at"] = col(Message.lease_until)  # long ago, perhaps, and not when somebody came by
+                await session.exec(ended.values(**values))
                 await session.exec(delete(Piece).where(col(Piece.message_id) == message_id))
             await session.commit()
 

@@ -25,6 +25,7 @@ from app.chat.answers import Answers, End
 from app.chat.dependencies import AnswersDep, Cursor, EndAbandoned, OwnAnswer, OwnConversation, OwnMessage
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, TEXT_LENGTH, TITLE_LENGTH, Message, Role, Status
+from app.chat.titles import NEW_TITLE
 from app.database import SessionDep
 
 router = APIRouter(prefix="/api/v1", tags=["chat"], dependencies=[EndAbandoned])
@@ -52,7 +53,7 @@ class TitleIn(Strict):
 
 
 class ConversationIn(Strict):
-    title: str = Field(service.NEW_TITLE, min_length=1, max_length=TITLE_LENGTH)
+    title: str = Field(NEW_TITLE, min_length=1, max_length=TITLE_LENGTH)
 
 
 class QuestionIn(Strict):
@@ -118,7 +119,7 @@ async def create_conversation(
     session: SessionDep, person: CurrentUser, new: ConversationIn | None = None
 ) -> ConversationOut:
     """Begin a conversation; without a title it takes one from its first question."""
-    title = new.title if new else service.NEW_TITLE
+    title = new.title if new else NEW_TITLE
     with_title = await complain_of_text(service.create_conversation(session, person, title))
     return ConversationOut.model_validate(with_title)
 
@@ -168,7 +169,7 @@ async def ask_question(
 ) -> MessageOut | StreamingResponse:
     """Ask, and get the answer: its events as they come, or all of it at its end."""
     asked = await complain_of_text(
-        service.ask(session, person, conversation, new.content, new.client_key, **answers.names)
+        service.ask(session, person, conversation, new.content, new.client_key, **answers.credits)
     )
     if asked.is_new:
         answers.start(asked.question, asked.answer)

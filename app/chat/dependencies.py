@@ -44,6 +44,15 @@ async def require_answer(message: Annotated[Message, Depends(require_message)]) 
     return message
 
 
+async def require_answer_inside(
+    conversation: Annotated[Conversation, Depends(require_conversation)],
+    answer: Annotated[Message, Depends(require_answer)],
+) -> Message:
+    if answer.conversation_id != conversation.id:
+        raise HTTPException(404)
+    return answer
+
+
 def read_cursor(
     after: Annotated[int | None, Query(ge=-1, description="Only what comes after the event with this id")] = None,
     last_event_id: Annotated[int | None, Header(ge=-1, description="The same, as browsers send it")] = None,
@@ -57,5 +66,6 @@ AnswersDep = Annotated[Answers, Depends(get_answers)]
 OwnConversation = Annotated[Conversation, Depends(require_conversation)]
 OwnMessage = Annotated[Message, Depends(require_message)]
 OwnAnswer = Annotated[Message, Depends(require_answer)]
+AnswerInside = Annotated[Message, Depends(require_answer_inside)]  # of the conversation that the address names
 EndAbandoned = Depends(end_abandoned)
 Cursor = Annotated[int, Depends(read_cursor)]

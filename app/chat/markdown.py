@@ -8,6 +8,7 @@ import html
 import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
@@ -150,11 +151,12 @@ def split_blocks(text: str, env: dict[str, Any]) -> list[tuple[int, list["Token"
 
 
 def parse(text: str, env: dict[str, Any]) -> list["Token"]:
-    return parser(linkify=not UNBROKEN.search(text)).parse(text, env)
+    return parser(get_ident(), linkify=not UNBROKEN.search(text)).parse(text, env)
 
 
 def draw(tokens: list["Token"], env: dict[str, Any]) -> str:
-    return cleaner().clean(parser().renderer.render(tokens, parser().options, env))
+    md = parser(get_ident(), linkify=True)
+    return cleaner().clean(md.renderer.render(tokens, md.options, env))
 
 
 def find_change(old: str, new: str) -> tuple[int, str]:
@@ -190,7 +192,8 @@ def highlight(code: str, language: str) -> str:
 
 
 @cache
-def parser(*, linkify: bool = True) -> "MarkdownIt":
+def parser(thread: int, *, linkify: bool) -> "MarkdownIt":
+    """Each thread has its own: the search for addresses takes notes in the parser while it works."""
     from markdown_it import MarkdownIt
 
     md = MarkdownIt("commonmark", {"html": False, "linkify": linkify, "maxNesting": 20})

@@ -7,8 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.auth.models import now
-from app.database import UTCDateTime
+from app.database import UTCDateTime, now
 
 TITLE_LENGTH = 80
 TEXT_LENGTH = 32_000  # characters of a question

@@ -9,6 +9,7 @@ The id of an event is the number of the answer's characters that the page then h
 each form leads to the page, which shows what is saved.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from app.auth.dependencies import CurrentUser
 from app.auth.models import User
 from app.chat import service
 from app.chat.answers import Answers, End
-from app.chat.dependencies import AnswersDep, EndAbandoned, OwnAnswer, OwnConversation
+from app.chat.dependencies import AnswerInside, AnswersDep, EndAbandoned, OwnConversation
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.markdown import BlockStream, Patch
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, Conversation, Message
@@ -124,19 +125,20 @@ async def regenerate_answer(
     person: CurrentUser,
     answers: AnswersDep,
     conversation: OwnConversation,
-    answer: OwnAnswer,
+    answer: AnswerInside,
 ) -> Response:
     try:
-        asked = await service.ask_again(session, person, conversation, answer, **answers.names)
-        earlier = await service.list_earlier_answers(session, asked.answer)
+        asked = await service.ask_again(session, answer, **answers.credits)
     except service.ChatError as error:
         return await refuse(request, session, person, conversation, error)
-    return begin(request, answers, asked, earlier=earlier)
+    answers.start(asked.question, asked.answer)
+    earlier = await service.list_earlier_answers(session, asked.answer)
+    return show_answer(request, answers, asked, earlier=earlier)
 
 
 @router.post("/{conversation_id}/messages/{message_id}/stop", response_model=None)
 async def stop_answer(
-    request: Request, session: SessionDep, answers: AnswersDep, conversation: OwnConversation, answer: OwnAnswer
+    request: Request, session: SessionDep, answers: AnswersDep, conversation: OwnConversation, answer: AnswerInside
 ) -> Response:
     await service.request_stop(session, answer)
     answers.stop(answer.id)
@@ -147,7 +149,7 @@ async def stop_answer(
 
 @router.get("/{conversation_id}/messages/{message_id}/events")
 async def follow_answer(
-    request: Request, answers: AnswersDep, conversation: OwnConversation, answer: OwnAnswer
+    request: Request, answers: AnswersDep, conversation: OwnConversation, answer: AnswerInside
 ) -> Response:
     """Give an answer's events once more, running or ended: to a page that was loaded anew or cut off."""
     return stream_events(write_events(request, answers, answer, describe_answer(request, conversation, answer)))
@@ -163,18 +165,18 @@ async def ask(
     client_key: str,
 ) -> Response:
     try:
-        asked = await service.ask(session, person, conversation, text, client_key or None, **answers.names)
+        asked = await service.ask(session, person, conversation, text, client_key or None, **answers.credits)
     except service.ChatError as error:
         return await refuse(request, session, person, conversation, error, draft=text)
-    return begin(request, answers, asked, with_item=conversation is None)
-
-
-def begin(
-    request: Request, answers: Answers, asked: Asked, *, earlier: Sequence[Message] = (), with_item: bool = False
-) -> Response:
-    """Let the answer run, and show it: as events, or on the page that the browser is sent to."""
     if asked.is_new:
         answers.start(asked.question, asked.answer)
+    return show_answer(request, answers, asked, with_item=conversation is None)
+
+
+def show_answer(
+    request: Request, answers: Answers, asked: Asked, *, earlier: Sequence[Message] = (), with_item: bool = False
+) -> Response:
+    """Show it as it comes: as events, or on the page that the browser is sent to."""
     if not wants_events(request):
         return go_to(request, asked.conversation)
     opening = describe_answer(request, asked.conversation, asked.answer, earlier)
@@ -273,7 +275,8 @@ async def show_chat(
     messages = await service.list_messages(session, conversation, before=before) if conversation else []
     shown, earlier = service.newest_answers(messages)
     conversations, _ = await service.list_conversations(session, person)
-    return render_page(
+    return await asyncio.to_thread(  # drawing fifty long answers takes seconds, and streams must go on
+        render_page,
         request,
         "chat/conversation.html",
         conversation=conversation,

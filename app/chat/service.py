@@ -5,21 +5,20 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import func, tuple_, update
+from sqlalchemy import func, or_, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.auth.models import User, now
+from app.auth.models import User
 from app.chat.models import MODEL_LENGTH, TEXT_LENGTH, TITLE_LENGTH, UNFINISHED, Conversation, Message, Piece
-from app.chat.titles import make_title, tidy
-from app.database import database_time
+from app.chat.titles import NEW_TITLE, make_title, tidy
+from app.database import database_time, now, spell
 from app.llm.base import Turn
 
 PAGE_LENGTH = 50  # messages on one page
 LIST_LENGTH = 30  # conversations in one list
 LEASE_SECONDS = 20
-NEW_TITLE = "New chat"
 HISTORY_LENGTH = 400  # messages that are looked at when the model's history is put together
 
 
@@ -66,7 +65,8 @@ async def list_conversations(
     """Give the latest ones first, and where the list goes on: None at its end."""
     mine = select(Conversation).where(Conversation.owner_id == owner.id)
     if search:
-        mine = mine.where(col(Conversation.title).icontains(search, autoescape=True))
+        titles = (col(Conversation.title).icontains(word, autoescape=True) for word in spell(search))
+        mine = mine.where(or_(*titles))
     place = tuple_(col(Conversation.updated_at), col(Conversation.id))
     if after:
         mine = mine.where(place < after)
@@ -120,8 +120,11 @@ async def fill_in_running(session: AsyncSession, messages: list[Message]) -> lis
     for message in messages:
         if not message.is_finished:
             text = await read_pieces(session, message.id)
-            session.expunge(message)
-            message.text, message.sequence = text, len(text)
+            if not text:  # it has ended, and lost its pieces, since we read the row; or it has not begun
+                await session.refresh(message)
+            if not message.is_finished:
+                session.expunge(message)
+                message.text = text
     return messages
 
 
@@ -150,7 +153,8 @@ async def ask(
     text = read_text(text)
     if client_key and not client_key.isprintable():
         raise InvalidTextError("A client key has only characters that can be read.")
-    conversation = await _take_turn(session, owner, conversation, text, client_key)
+    conversation_id = conversation.id if conversation else await _make_conversation(session, owner, text, client_key)
+    conversation = await _lock_conversation(session, conversation_id)
     if client_key and (repeated := await _find_repeated(session, conversation, text, client_key)):
         await session.commit()  # nothing to save, but the caller may wait for the answer: let the connection go
         return repeated
@@ -166,35 +170,32 @@ async def ask(
     return Asked(conversation, question, await _begin_answer(session, question, position + 1, model, worker), True)
 
 
-async def _take_turn(
-    session: AsyncSession, owner: User, conversation: Conversation | None, text: str, client_key: str | None
-) -> Conversation:
-    """Find or make the conversation, and keep others from writing into it until we commit."""
-    if conversation is None:
-        # Its id is made from the key, so that a double click on the first question makes one conversation.
-        conversation_id = uuid5(owner.id, client_key) if client_key else uuid4()
-        try:
-            async with session.begin_nested():
-                session.add(Conversation(id=conversation_id, owner_id=owner.id, title=make_title(text)))
-        except IntegrityError:
-            pass  # the first click has made it
-    else:
-        conversation_id = conversation.id
-    mine = select(Conversation).where(Conversation.id == conversation_id).with_for_update()
-    found = (await session.exec(mine)).first()
+async def _make_conversation(session: AsyncSession, owner: User, text: str, client_key: str | None) -> UUID:
+    """Its id is made from the key, so that a double click on the first question makes one conversation."""
+    conversation_id = uuid5(owner.id, client_key) if client_key else uuid4()
+    try:
+        async with session.begin_nested():
+            session.add(Conversation(id=conversation_id, owner_id=owner.id, title=make_title(text)))
+    except IntegrityError:
+        pass  # the first click has made it
+    return conversation_id
+
+
+async def _lock_conversation(session: AsyncSession, conversation_id: UUID) -> Conversation:
+    """Find the conversation as it is now, and keep others from writing into it until we commit."""
+    this = select(Conversation).where(Conversation.id == conversation_id).with_for_update()
+    found = (await session.exec(this.execution_options(populate_existing=True))).first()
     if found is None:
         raise ConflictError("This conversation was deleted. Begin a new one.")
     return found
 
 
-async def ask_again(
-    session: AsyncSession, owner: User, conversation: Conversation, answer: Message, *, model: str, worker: str
-) -> Asked:
+async def ask_again(session: AsyncSession, answer: Message, *, model: str, worker: str) -> Asked:
     """Begin another answer to the last question. The one before stays: nothing that was written is lost."""
-    conversation = await _take_turn(session, owner, conversation, "", None)
-    question = await session.get(Message, answer.question_id) if answer.question_id else None
+    conversation = await _lock_conversation(session, answer.conversation_id)
+    question = await session.get(Message, answer.question_id)
     if question is None:
-        raise InvalidTextError("Only an answer can be written again.")
+        raise ConflictError("This question was deleted. Ask it once more.")
     later = select(Message.id).where(
         Message.conversation_id == conversation.id, Message.role == "user", Message.position > question.position
     )

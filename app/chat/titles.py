@@ -4,13 +4,14 @@ import re
 
 from app.chat.models import TITLE_LENGTH
 
+NEW_TITLE = "New chat"
 FILLER = re.compile(r"^(hi|hello|hey|please|could you|can you|would you)\b[\s,:!]*", re.IGNORECASE)
 
 
 def make_title(question: str) -> str:
     """Take the first line that says something, without Markdown and greetings, cut at a word."""
     lines = (re.sub(r"[`*_#<>\[\]]+|^\s*[-+]\s", " ", line) for line in question[:2000].splitlines())
-    line = next((line for line in map(tidy, lines) if line), "New chat")
+    line = next((line for line in map(tidy, lines) if line), NEW_TITLE)
     shorter = tidy(FILLER.sub("", FILLER.sub("", line)))
     shorter = shorter if len(shorter) > 12 else line
     title = shorter[:1].upper() + shorter[1:]

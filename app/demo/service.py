@@ -8,9 +8,10 @@ from sqlalchemy import delete, func
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.auth.models import User, now
+from app.auth.models import User
 from app.auth.service import create_user, get_user_by_email
 from app.chat.models import Conversation, Message
+from app.database import now
 from app.demo.conversations import CONVERSATIONS, Example
 
 PEOPLE = (("ada@example.com", "Ada"), ("bob@example.com", "Bob"))

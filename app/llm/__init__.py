@@ -7,25 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
-from app.llm.history import fit_turns
-from app.llm.tokens import count_tokens
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from app.llm.openai import OpenAIModel
     from app.settings import Settings
-
-__all__ = [
-    "Finish",
-    "LLMError",
-    "LanguageModel",
-    "Turn",
-    "Usage",
-    "choose_model",
-    "count_tokens",
-    "fit_turns",
-]
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 OPENROUTER_MODEL = "openrouter/auto"

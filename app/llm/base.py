@@ -31,8 +31,8 @@ class LLMError(Exception):
 
 
 class LanguageModel(Protocol):
-    name: str  # stored with the answer: what the provider calls it
-    label: str  # what a person reads under an answer
+    name: str  # what the provider calls it
+    label: str  # what a person reads under an answer, and what is stored with it
     context_tokens: int  # how many tokens of history and question may be sent
 
     def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[str | Usage | Finish, None]:

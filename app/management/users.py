@@ -8,9 +8,10 @@ from sqlalchemy import delete
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.auth.models import AccessToken, User, now
+from app.auth.models import AccessToken, User
 from app.auth.passwords import find_password_fault
 from app.auth.service import AccountError, create_token, create_user, get_user_by_email, read_email, set_password
+from app.database import now
 from app.management.commands import NOINPUT, CommandError, argument, command, flag
 from app.management.console import console, how_to, is_interactive
 from app.management.session import run_with_session

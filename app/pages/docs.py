@@ -41,8 +41,7 @@ async def show_openapi(request: Request) -> Response:
     app: FastAPI = request.app
     if app.openapi_schema is None:
         app.openapi_schema = describe_api(app)
-    root = request.scope.get("root_path")
-    return JSONResponse({**app.openapi_schema, "servers": [{"url": root}]} if root else app.openapi_schema)
+    return JSONResponse(app.openapi_schema)
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import MakeSite, Person, Site
 
 pytestmark = pytest.mark.anyio
 API = "/api/v1"
+ABANDONED_AT = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def begin(person: Person, **body: Any) -> str:
@@ -254,8 +256,7 @@ async def test_fifty_slow_answers_hold_no_database_connection(make_site: MakeSit
 async def abandon_answers(site: Site) -> None:
     """As if the process that writes them had been killed, and their leases were over."""
     async with site.session() as session:
-        past = datetime(2020, 1, 1, tzinfo=UTC)
-        await session.exec(update(Message).values(lease_until=past, worker="gone"))
+        await session.exec(update(Message).values(lease_until=ABANDONED_AT, worker="gone"))
         await session.commit()
 
 
@@ -270,6 +271,20 @@ async def test_an_abandoned_answer_is_over_for_everybody_who_looks(make_site: Ma
     await abandon_answers(first)
     found = await wait_until_ended(ada, answer)
     assert (found["status"], found["text"]) == ("interrupted", "Saved.")
+
+
+async def test_an_abandoned_answer_ended_with_its_lease(make_site: MakeSite) -> None:
+    """Not when somebody came by, days later, and found it."""
+    first: Site = await make_site(ScriptedModel("Saved.", asyncio.Event()))
+    ada = await first.person("ada")
+    path = f"{API}/conversations/{await begin(ada)}/messages"
+    async with ada.stream("POST", path, json={"content": "Go"}, headers=EVENTS) as response:
+        answer = (await anext(read_events(response))).data["id"]
+    await abandon_answers(first)
+    await wait_until_ended(ada, answer)
+    async with first.session() as session:
+        ended_at = (await session.get_one(Message, UUID(answer))).ended_at
+    assert ended_at and ended_at.year == ABANDONED_AT.year
 
 
 async def test_an_abandoned_answer_does_not_keep_the_next_question_out(make_site: MakeSite) -> None:

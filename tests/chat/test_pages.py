@@ -151,6 +151,14 @@ async def test_a_new_answer_keeps_the_one_before(make_site: MakeSite) -> None:
     assert [turn.role for turn in model.asked[2] if turn.role != "system"] == ["user", "assistant", "user"]
 
 
+async def test_an_answer_is_found_in_its_own_conversation_only(ada: Person) -> None:
+    first, second = [(await ask(ada, text=text))[0].data for text in ("One?", "Two?")]
+    for what in ("regenerate", "stop"):
+        path = f"{first['url']}/messages/{second['id'].removeprefix('message-')}/{what}"
+        assert (await ada.post(path, headers=EVENTS)).status_code == 404
+    assert (await ada.get(path.replace("/stop", "/events"), headers=EVENTS)).status_code == 404
+
+
 async def test_only_the_last_answer_can_be_written_again(ada: Person) -> None:
     opened = (await ask(ada))[0].data
     await ask(ada, opened["url"] + "/messages", text="And then?")
@@ -294,6 +302,11 @@ async def test_conversations_are_found_by_their_title(ada: Person) -> None:
     found = (await ada.get("/chat/all", params={"q": "python"})).text
     assert "Sorting lists" in found and "Bernoulli numbers" not in found.split("<main")[1]
     assert "Sorting lists" not in (await ada.get("/chat/all", params={"q": "100%"})).text.split("<main")[1]
+
+
+async def test_a_search_takes_small_letters_for_capitals_in_every_language(ada: Person) -> None:
+    await ask(ada, text="Ärger mit Ölfarbe")
+    assert "Ärger mit" in (await ada.get("/chat/all", params={"q": "ärger"})).text.split("<main")[1]
 
 
 async def test_another_persons_conversation_is_not_there(ada: Person, bob: Person) -> None:

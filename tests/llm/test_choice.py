@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.llm import OPENAI_MODEL, LanguageModel, LLMError, Turn, choose_model
+from app.llm import OPENAI_MODEL, choose_model
+from app.llm.base import LanguageModel, LLMError, Turn
 from app.llm.openai import OpenAIModel
 from app.settings import ROOT, Settings
 

@@ -15,8 +15,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from app.llm import choose_model, fit_turns
+from app.llm import choose_model
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
+from app.llm.history import fit_turns
 from app.llm.local_server import LocalServer, start_local_server
 from app.settings import ROOT, Settings
 
