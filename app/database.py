@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from sqlalchemy import Connection, DateTime, Dialect, MetaData, TypeDecorator, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -60,6 +60,10 @@ def read_url(raw: str) -> URL:
         url = make_url(raw.strip())
     except (ArgumentError, ValueError):
         refuse("DATABASE_URL cannot be read. Write it like postgresql://user:password@host:5432/name.")
+    if (url.port or 0) > 65535 or "[" in (url.host or ""):
+        refuse(
+            "DATABASE_URL names no host and port that can be. Write it like postgresql://user:password@host:5432/name."
+        )
     if "@" in (url.host or ""):
         refuse("DATABASE_URL has an @ too many. Write the one in the password as %40.")
     base = url.drivername.split("+")[0]
@@ -116,6 +120,11 @@ def limit_statements(connection: Connection) -> None:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def lacks_table(error: DBAPIError) -> bool:
+    words = str(error.orig)
+    return "no such table" in words or ("does not exist" in words and "relation" in words)
 
 
 class UTCDateTime(TypeDecorator[datetime]):

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.auth.dependencies import NotSignedInError
 from app.auth.passwords import BusyError
+from app.database import lacks_table
 from app.headers import SECURITY_HEADERS
 from app.templating import render_page, url_for_request
 
@@ -34,6 +35,8 @@ WORDS = {
         "The site's database does not answer as it should. Nothing is lost: try again in a moment.",
     ),
 }
+
+NO_TABLES = "The database lacks tables that this site needs. Its owner makes them with: python oppman.py migrate"
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -94,7 +97,8 @@ async def answer_not_signed_in(request: Request, error: Exception) -> Response:
 
 async def answer_unavailable(request: Request, error: Exception) -> Response:
     log.error("The database did not answer: %s", type(error).__name__, exc_info=error)
-    return respond(request, 503, headers={"Retry-After": "5"})
+    sentence = NO_TABLES if isinstance(error, DBAPIError) and lacks_table(error) else None
+    return respond(request, 503, sentence, {"Retry-After": "5"})
 
 
 async def answer_gone(request: Request, error: Exception) -> Response:

@@ -1,11 +1,13 @@
 """Every value that the environment may change, and the only place that reads it."""
 
+import re
 import sys
 import zlib
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +17,17 @@ ENV_FILE = ROOT / ".env"
 EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
 DEVELOPMENT_KEY = "insecure-development-key"
 SECRET_KEY_LENGTH = 32
+HOST = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
+WORDS = {  # ours, for the faults that pydantic describes in a programmer's words
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_long": "must have at most {max_length} characters",
+}
 
 
 class Settings(BaseSettings):
@@ -68,7 +81,28 @@ class Settings(BaseSettings):
     def check_address(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
+        try:
+            parts = urlsplit(value)
+            is_whole = bool(parts.hostname) and parts.port != 0  # a port that is none raises
+        except ValueError:
+            is_whole = False
+        if value and not is_whole:
+            raise ValueError("is no whole address. Write it like http://localhost:11434/v1")
         return value.rstrip("/")
+
+    @field_validator("environment", "local_llm", mode="before")
+    @classmethod
+    def lower(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def check_hosts(cls, value: list[str]) -> list[str]:
+        if wrong := next((host for host in value if not HOST.fullmatch(host)), None):
+            raise ValueError(
+                f"{wrong!r} is no host name. Write names alone, like example.org, without http:// or a port"
+            )
+        return value
 
     @model_validator(mode="after")
     def check_secret_key(self) -> "Settings":
@@ -105,12 +139,14 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         refuse(describe(error))
+    except UnicodeDecodeError:
+        refuse(".env cannot be read. Save it as UTF-8, not as UTF-16 or the like.")
 
 
 def describe(error: ValidationError) -> str:
     """Put the first fault into a sentence. The value is not shown: it may be a secret."""
     fault = error.errors(include_input=False, include_url=False)[0]
-    words = fault["msg"].removeprefix("Value error, ")
+    words = WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, ")).format_map(fault.get("ctx", {}))
     if not fault["loc"]:
         return words
     return f"{str(fault['loc'][0]).upper()}: {words}. Set it in the environment or in .env (.env.example explains it)."

@@ -151,7 +151,7 @@ async function keepFollowing(answer) {
   };
   while (!answer.isDone) {
     const seen = answer.lastId;
-    warning ??= setTimeout(showProblem, PATIENCE, "The connection is lost. The answer goes on; connecting again …");
+    warning ??= setTimeout(showProblem, PATIENCE, "The connection is lost. Connecting again …");
     await waitFor(pause);
     pause = Math.min(Math.max(pause * 2, 500), LONGEST_PAUSE);
     const response = await connect(answer.follow);

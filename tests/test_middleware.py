@@ -147,7 +147,7 @@ async def test_missing_tables_are_a_sentence(site: Site, ada: Person) -> None:
         await session.commit()
     response = await ada.get("/chat")
     assert response.status_code == 503
-    assert "does not answer as it should" in html.unescape(response.text)
+    assert "python oppman.py migrate" in html.unescape(response.text)
 
 
 async def test_readiness_waits_for_no_writer(site: Site) -> None:

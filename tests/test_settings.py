@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,15 @@ def test_the_example_file_is_a_working_env_file() -> None:
         ({"DATABASE_URL": "not a url hunter2"}, "DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://u:hunter2@host:port/db"}, "DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://u:hun@ter2@host/db"}, "%40"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@host:99999/db"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@[host/db"}, "DATABASE_URL"),
         ({"LLM_BASE_URL": "localhost:11434"}, "LLM_BASE_URL"),
+        ({"LLM_BASE_URL": "http://"}, "no whole address"),
+        ({"LLM_BASE_URL": "http://u:hunter2@host:99999/v1"}, "no whole address"),
+        ({"ALLOWED_HOSTS": "example.org, http://a.example"}, "'http://a.example' is no host name"),
+        ({"LLM_MAX_TOKENS": "many"}, "LLM_MAX_TOKENS: must be a whole number."),
+        ({"DATABASE_POOL_SIZE": "0"}, "must be at least 1"),
+        ({"LOCAL_LLM": "perhaps"}, "must be 'auto', 'on' or 'off'"),
     ],
 )
 def test_a_setting_that_cannot_work_stops_the_start_with_one_sentence(environment: dict[str, str], words: str) -> None:
@@ -64,6 +73,20 @@ def test_a_setting_that_cannot_work_stops_the_start_with_one_sentence(environmen
     assert words in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "hunter2" not in ended.stderr
+
+
+def test_a_file_in_another_encoding_is_a_sentence(tmp_path: Path) -> None:
+    """What `>` writes in Windows PowerShell."""
+    env = tmp_path / ".env"
+    env.write_text("SITE_NAME=Ours\n", encoding="utf-16")
+    program = f"from app.settings import *; Settings.model_config['env_file'] = {str(env)!r}; load_settings()"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 78
+    assert ended.stderr == ".env cannot be read. Save it as UTF-8, not as UTF-16 or the like.\n"
+
+
+def test_words_are_read_in_capitals_too() -> None:
+    assert Settings(environment="Development", local_llm="OFF").local_llm == "off"
 
 
 @pytest.mark.parametrize(

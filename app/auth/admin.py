@@ -18,14 +18,14 @@ TICK = {"class": "form-check-input"}
 
 def check_email(form: Form, field: StringField) -> None:
     try:
-        service.read_email(field.data)
+        service.read_email(field.data or "")
     except service.AccountError as error:
         raise ValidationError(str(error)) from None
 
 
 def check_name(form: Form, field: StringField) -> None:
     try:
-        service.read_name(field.data)
+        service.read_name(field.data or "")
     except service.AccountError as error:
         raise ValidationError(str(error)) from None
 

@@ -23,7 +23,7 @@ class User(SQLModel, table=True):
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     email: str = Field(max_length=EMAIL_LENGTH, unique=True)
     name: str = Field(default="", max_length=NAME_LENGTH)
-    hashed_password: str = Field(max_length=200)
+    hashed_password: str = Field(max_length=200, repr=False)
     is_active: bool = True
     is_staff: bool = False
     is_superuser: bool = False
@@ -39,7 +39,7 @@ class AccessToken(SQLModel, table=True):
 
     __tablename__ = "access_token"
 
-    token: str = Field(primary_key=True, max_length=64)
+    token: str = Field(primary_key=True, max_length=64, repr=False)
     kind: TokenKind = Field(default="session", sa_type=String(16))
     user_id: UUID = Field(foreign_key="person.id", ondelete="CASCADE", index=True)
     created_at: datetime = Field(default_factory=now, sa_type=UTCDateTime)

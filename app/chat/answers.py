@@ -40,8 +40,11 @@ PENDING_LENGTH = 65_536  # characters that may wait to be saved before the model
 ANSWER_LENGTH = 200_000  # characters; a model that never stops is cut here
 
 INTERRUPTED = "The server stopped while this answer was being written."
-TOO_LONG = "The answer was cut here: it had reached the longest length there is."
-LENGTH_LIMIT = "The answer was cut here: it had reached its limit of tokens (LLM_MAX_TOKENS)."
+CUT = {  # what is said of an answer that the model did not end by itself
+    "length": "The answer was cut here: it had reached its limit of tokens (LLM_MAX_TOKENS).",
+    "too_long": "The answer was cut here: it had reached the longest length there is.",
+    "content_filter": "The answer was cut here by the model's provider, because of its rules.",
+}
 UNEXPECTED = "Something went wrong while this answer was being written. Try again."
 
 
@@ -254,7 +257,7 @@ class Answers:
             return "failed", UNEXPECTED
         if running.finish is None:
             return "failed", UNEXPECTED
-        return "done", {"length": LENGTH_LIMIT, "too_long": TOO_LONG}.get(running.finish.reason)
+        return "done", CUT.get(running.finish.reason)
 
     async def _save(self, running: RunningAnswer, text: str) -> None:
         """Append a piece, if the answer is still ours; then readers may see it."""

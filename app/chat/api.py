@@ -106,7 +106,7 @@ async def list_my_conversations(
 ) -> ConversationPage:
     """List conversations, the latest first."""
     try:
-        after = service.Place.read(cursor) if cursor else None
+        after = service.Place.read(cursor) if cursor is not None else None
     except service.InvalidTextError as error:
         raise HTTPException(422, str(error)) from None
     found, more = await service.list_conversations(session, person, after=after, limit=limit)
@@ -200,24 +200,23 @@ async def stop_message(session: SessionDep, answers: AnswersDep, answer: OwnAnsw
 async def write_events(answers: Answers, message_id: UUID, cursor: int) -> AsyncIterator[bytes]:
     if cursor < 0:
         yield encode_event("answer", 0, {"id": str(message_id)})
+    length = max(cursor, 0)
     async with aclosing(answers.read(message_id, cursor)) as parts:
         async for part in parts:
             if part is None:
                 yield PING
             elif isinstance(part, End):
-                yield encode_event("end", *describe_end(part.message))
+                length = len(part.message.text) if part.message else length
+                yield encode_event("end", length + 1, describe_end(part.message))
             else:
-                yield encode_event("piece", part.sequence, {"text": part.text})
+                length = part.sequence
+                yield encode_event("piece", length, {"text": part.text})
 
 
-def describe_end(message: Message | None) -> tuple[int, dict[str, object]]:
+def describe_end(message: Message | None) -> dict[str, object]:
     if message is None:
-        return 0, {"status": "deleted", "message": None}
-    end: dict[str, object] = {
-        "status": message.status,
-        "message": MessageOut.model_validate(message).model_dump(mode="json"),
-    }
-    return len(message.text) + 1, end
+        return {"status": "deleted", "message": None}
+    return {"status": message.status, "message": MessageOut.model_validate(message).model_dump(mode="json")}
 
 
 async def wait_for_end(answers: Answers, message_id: UUID) -> MessageOut:

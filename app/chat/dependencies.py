@@ -27,7 +27,7 @@ async def require_conversation(session: SessionDep, person: CurrentUser, convers
     """Another's conversation is as good as none: 404, not 403, which would tell that it exists."""
     conversation = await service.get_conversation(session, person, conversation_id)
     if conversation is None:
-        raise HTTPException(404)
+        raise HTTPException(404, "This conversation is not there, or it is not yours. It may have been deleted.")
     return conversation
 
 

@@ -35,6 +35,7 @@ from app.templating import render, render_page, url_for_request
 router = APIRouter(prefix="/chat", include_in_schema=False, dependencies=[EndAbandoned])
 
 ANNOUNCED_LENGTH = 3000  # characters of an answer that a screen reader is given at its end
+GONE = "This conversation was deleted."
 ENDINGS = {"done": "Answer complete. ", "stopped": "Stopped. "}
 
 Text = Annotated[str, Form()]
@@ -232,7 +233,7 @@ def write_patches(patches: list[Patch], length: int) -> bytes:
 
 def write_end(request: Request, message: Message | None, length: int) -> bytes:
     if message is None:
-        done = {"html": "", "announce": "This answer was deleted.", "status": "deleted"}
+        done = {"html": render(request, "chat/_gone.html"), "announce": GONE, "status": "deleted"}
     else:
         tools = render(request, "chat/_tools.html", message=message, is_last=True)
         done = {"html": tools, "announce": announce(message), "status": message.status}

@@ -248,7 +248,7 @@ async def _find_repeated(session: AsyncSession, conversation: Conversation, text
         return None
     if question.text != text:
         raise ConflictError("This message was sent already with another text. Reload the page and send it again.")
-    answers = select(Message).where(Message.question_id == question.id).order_by(col(Message.position).desc())
+    answers = select(Message).where(Message.question_id == question.id).order_by(col(Message.position))
     answer = (await session.exec(answers)).first()
     return Asked(conversation, question, answer, False) if answer else None
 

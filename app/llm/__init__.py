@@ -20,9 +20,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-6-luna"
 
 NO_MODEL = (
-    "No language model is set up. Put OPENROUTER_API_KEY, or LLM_BASE_URL and LLM_MODEL, into .env and restart the "
-    "app; in development, `uv run oppman.py runserver` also brings a small model of its own."
+    "No language model is set up. Put OPENROUTER_API_KEY, or LLM_BASE_URL and LLM_MODEL, into .env and restart the app"
 )
+LOCAL_TOO = "; in development, `uv run oppman.py runserver` also brings a small model of its own"
 NO_MODEL_NAME = (
     "LLM_BASE_URL is set, but not which model to ask there. Put its name into LLM_MODEL and restart the app."
 )
@@ -45,7 +45,8 @@ def choose_model(settings: "Settings") -> LanguageModel:
         from app.llm.local import make_local_model
 
         return make_local_model(settings)
-    return NotConfigured(NO_MODEL, settings.llm_context_tokens)
+    is_off = settings.local_llm == "off"  # or it could not start
+    return NotConfigured(f"{NO_MODEL}{'' if is_off else LOCAL_TOO}.", settings.llm_context_tokens)
 
 
 def _remote(settings: "Settings", base_url: str, name: str, key: "SecretStr", key_setting: str) -> "OpenAIModel":
@@ -71,10 +72,10 @@ class NotConfigured:
 
     def __init__(self, sentence: str, context_tokens: int) -> None:
         self.context_tokens = context_tokens
-        self._sentence = sentence
+        self.sentence = sentence
 
     async def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[str | Usage | Finish, None]:
-        raise LLMError(self._sentence, code="not_configured")
+        raise LLMError(self.sentence, code="not_configured")
         yield ""  # makes this function a generator
 
     async def aclose(self) -> None:

@@ -35,6 +35,14 @@ SENTENCES = {
     "used_up": "{name} spent its whole answer on thinking. Ask again, or raise LLM_MAX_TOKENS.",
 }
 
+# Where only a key was set, there is no address to check.
+HOSTED_SENTENCES = SENTENCES | {
+    "no_such_address": "{name} does not answer chat completions where it should. Try again in a moment.",
+    "refused": "{name} refused the request. Check LLM_MODEL and LLM_MAX_TOKENS.",
+    "unreachable": "{name} cannot be reached. Check the network.",
+    "unreadable": "{name} sent something that is not an answer. Ask again.",
+}
+
 CODES = {
     401: "unauthorized",
     402: "no_credit",
@@ -78,7 +86,8 @@ class Provider(NamedTuple):
 
 
 def name_provider(base_url: str, model: str, key_setting: str) -> Provider:
-    return Provider(name_host(base_url), model, key_setting)
+    sentences = SENTENCES if key_setting == "LLM_API_KEY" else HOSTED_SENTENCES
+    return Provider(name_host(base_url), model, key_setting, sentences=sentences)
 
 
 def name_host(base_url: str) -> str:
@@ -154,4 +163,4 @@ def describe_wait(seconds: float | None) -> str:
         return f"in {math.ceil(seconds)} seconds"
     if seconds < 5400:
         return f"in {round(seconds / 60)} minutes"
-    return f"in {round(seconds / 3600)} hours"
+    return f"in {round(seconds / 3600)} hours" if seconds < 172_800 else "in some days"

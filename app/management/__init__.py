@@ -88,7 +88,7 @@ def refuse_unknown(name: str) -> int:
     import difflib
     import sys
 
-    similar = difflib.get_close_matches(name, COMMANDS, n=1)
+    similar = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
     hint = f". Did you mean {similar[0]}?" if similar else ""
     print(f"Unknown command: {name!r}{hint}\nType 'oppman.py help' for usage.", file=sys.stderr)
     return 1

@@ -10,11 +10,11 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.auth.models import User
-from app.llm import choose_model
+from app.llm import NotConfigured, choose_model
 from app.management.commands import CommandError, argument, command, flag
 from app.management.console import console, how_to
 from app.management.migrations import list_applied, list_migrations, load_graph
-from app.management.server import wants_local_model
+from app.management.server import has_provider, wants_local_model
 from app.management.session import run_with_session
 from app.settings import ENV_FILE, Settings, find_key_fault, load_settings
 
@@ -88,9 +88,13 @@ def check_database() -> Iterator[Issue]:
 
 def check_settings(settings: Settings) -> Iterator[Issue]:
     model = choose_model(settings)
-    if model.name == "none" and not wants_local_model(settings):
-        hint = "Set OPENROUTER_API_KEY, or LLM_BASE_URL and LLM_MODEL."
-        yield Issue(Level.WARNING, "oppman.W002", "No language model is set up, so nobody gets an answer.", hint)
+    if isinstance(model, NotConfigured) and not wants_local_model(settings):
+        yield Issue(
+            Level.WARNING, "oppman.W002", "There is no language model, so nobody gets an answer.", model.sentence
+        )
+    if settings.llm_model and not has_provider(settings):
+        sentence = "LLM_MODEL is not used: nothing says where to ask for it."
+        yield Issue(Level.WARNING, "oppman.W004", sentence, "Set LLM_BASE_URL, OPENROUTER_API_KEY or OPENAI_API_KEY.")
     if ENV_FILE.exists() and stat.S_IMODE(ENV_FILE.stat().st_mode) & 0o077:
         sentence = ".env holds secrets, and others on this machine may read it."
         yield Issue(Level.WARNING, "oppman.W003", sentence, "Type: chmod 600 .env")
@@ -112,9 +116,14 @@ def check_deployment(settings: Settings) -> Iterator[Issue]:
     if settings.docs_are_shown:
         hint = "Set SHOW_DOCS=false, unless that is meant."
         yield Issue(Level.WARNING, "oppman.W014", "Everybody can see the API's description at /docs.", hint)
-    if wants_local_model(settings):
+    if settings.local_llm == "on" and wants_local_model(settings):
         hint = "Set OPENROUTER_API_KEY, or LLM_BASE_URL and LLM_MODEL."
-        yield Issue(Level.WARNING, "oppman.W015", "The small demo model answers, and it is unreliable on facts.", hint)
+        yield Issue(
+            Level.WARNING,
+            "oppman.W015",
+            "The small demo model answers (LOCAL_LLM), and it is unreliable on facts.",
+            hint,
+        )
     yield from check_demo_people(settings)
 
 

@@ -60,7 +60,8 @@ def run(name: str, module: str, argv: Sequence[str]) -> int:
         with pause_garbage_collection():
             function: Callable[..., None] = getattr(import_module(f"app.management.{module}"), name)
         function(**read_options(name, function, argv))
-        sys.stdout.flush()
+        if sys.stdout:  # a service may be started without
+            sys.stdout.flush()
     except CommandError as error:
         if shows_traceback:
             traceback.print_exc()
@@ -72,7 +73,7 @@ def run(name: str, module: str, argv: Sequence[str]) -> int:
             raise
         print(f"{error.name} is not installed in this Python. Type: uv run oppman.py {name}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Control-C, or Control-D where an answer was wanted
         print("\nCancelled.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # somebody looked at the first lines only, with head or less

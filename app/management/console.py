@@ -18,7 +18,7 @@ class Console:
     def set_up(self, verbosity: int = 1, no_colour: bool = False, force_colour: bool = False) -> None:
         self.verbosity = verbosity
         may = not no_colour and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self.has_colours = force_colour or (may and sys.stdout.isatty())
+        self.has_colours = force_colour or (may and sys.stdout is not None and sys.stdout.isatty())
 
     def say(self, text: str = "", end: str = "\n") -> None:
         if self.verbosity > 0:

@@ -30,12 +30,14 @@ def make_config(output: io.StringIO | None = None) -> Config:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """What Alembic and the database complain about, in one line."""
+    """What Alembic, the database and the disk complain about, in one line."""
     try:
         with readable_faults():
             yield
     except alembic.util.CommandError as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename} cannot be written: {error.strerror}.") from error
 
 
 def load_graph() -> ScriptDirectory:

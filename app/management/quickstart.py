@@ -10,7 +10,7 @@ from app.management import COMMANDS
 from app.management.commands import NOINPUT, CommandError, argument, command, flag
 from app.management.console import console, how_to
 from app.management.project import ROOT, make_secret_key
-from app.management.server import DEFAULT_PORT, Address, listen, serve, wants_local_model
+from app.management.server import DEFAULT_PORT, Address, listen, read_address, serve, wants_local_model
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
@@ -30,7 +30,7 @@ def quickstart(
     *, host: str = "127.0.0.1", port: int | None = None, no_serve: bool = False, noinput: bool = False
 ) -> None:
     """Set everything up on this machine, and serve: .env, database, an admin, and people to try it as."""
-    address = Address(host, port if port is not None else int(os.environ.get("PORT", DEFAULT_PORT)))
+    address = read_address(None if port is None else str(port))._replace(host=host)
     listener = None if no_serve else listen(address, "quickstart --port 8001")
     console.say(f"\n{console.paint('Oppkit', 'bold')}\n")
     tell(".env", write_env())

@@ -114,10 +114,14 @@ def serve(listener: socket.socket, settings: Settings, *, reloads: bool, greets:
 
 def wants_local_model(settings: Settings) -> bool:
     """The small model answers where nothing else is set up; in production only where it was asked for."""
-    others = (settings.llm_base_url, settings.openrouter_api_key, settings.openai_api_key, settings.llm_api_key)
-    if any(others) or settings.local_llm_url:
+    if has_provider(settings) or settings.local_llm_url:
         return False
     return settings.local_llm == "on" or (settings.local_llm == "auto" and not settings.is_production)
+
+
+def has_provider(settings: Settings) -> bool:
+    ways = (settings.llm_base_url, settings.openrouter_api_key, settings.openai_api_key, settings.llm_api_key)
+    return any(ways)
 
 
 @contextmanager

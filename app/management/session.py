@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 import app.models  # noqa: F401 (foreign keys need every table)
-from app.database import Database
+from app.database import Database, lacks_table
 from app.management.commands import CommandError
 from app.management.console import how_to
 from app.settings import load_settings
@@ -37,12 +37,12 @@ def readable_faults() -> Iterator[None]:
     """A database that is away or has no tables yet is for the person to mend, so they get a sentence."""
     try:
         yield
-    except (OperationalError, ProgrammingError) as error:
+    except DBAPIError as error:
         raise CommandError(describe_fault(error)) from error
 
 
 def describe_fault(error: DBAPIError) -> str:
     words = str(error.orig).strip().partition("\n")[0]
-    if "no such table" in words or ("does not exist" in words and "relation" in words):
+    if lacks_table(error):
         return f"The database has not the tables that are needed. Type: {how_to('migrate')}"
     return f"The database does not answer: {words.rstrip('.')}. Check DATABASE_URL."

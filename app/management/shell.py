@@ -24,6 +24,7 @@ from app.management.commands import CommandError, argument, command
 from app.management.console import console, is_interactive
 from app.settings import load_settings
 
+SOURCE = "<shell>"
 BANNER = "{count} objects imported: {names}\n`await` works here: (await session.exec(select(User))).all()"
 
 
@@ -31,7 +32,7 @@ BANNER = "{count} objects imported: {names}\n`await` works here: (await session.
 def shell(command: str | None = None) -> None:
     """A Python shell with the models, an open database session and top-level await. It runs what is piped in, too."""
     if command is None and not is_interactive():
-        command = sys.stdin.read()
+        command = sys.stdin.read() if sys.stdin else ""
     asyncio.run(run_shell(command))
 
 
@@ -57,7 +58,19 @@ def make_namespace() -> dict[str, Any]:
 
 
 async def run_source(source: str, namespace: dict[str, Any]) -> None:
-    await run_code(compile(source, "<shell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)
+    try:
+        await run_code(compile(source, SOURCE, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)
+    except Exception as error:
+        print(describe_error(error, SOURCE), end="", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def describe_error(error: BaseException, filename: str) -> str:
+    """Begin the traceback where the person's own lines begin, not at ours."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename != filename:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(error.with_traceback(frames)))
 
 
 async def run_code(compiled: CodeType, namespace: dict[str, Any]) -> None:
@@ -85,14 +98,7 @@ class AsyncConsole(code.InteractiveConsole):
         except SystemExit:
             raise
         except BaseException as error:
-            self.show_error(error)
-
-    def show_error(self, error: BaseException) -> None:
-        """Begin the traceback where the person's own lines begin, not at ours."""
-        frames = error.__traceback__
-        while frames and frames.tb_frame.f_code.co_filename != self.filename:
-            frames = frames.tb_next
-        self.write("".join(traceback.format_exception(error.with_traceback(frames))))
+            self.write(describe_error(error, self.filename))
 
     def interrupt(self) -> None:
         """Control-C stops what runs; at the prompt it does nothing, as there Control-D ends the shell."""

@@ -146,7 +146,7 @@ def test_only_what_has_a_colour_is_marked() -> None:
     assert 'class="p"' not in page and 'class="w"' not in page
 
 
-def test_the_work_and_the_bytes_grow_in_a_straight_line() -> None:
+def test_the_bytes_grow_in_a_straight_line() -> None:
     """Counted, not timed: an open block is drawn the less often the longer it is."""
 
     def bytes_for(length: int, unit: str) -> int:

@@ -1,6 +1,7 @@
 """The chat as a browser uses it: by events with JavaScript, by forms without."""
 
 import asyncio
+import html
 import sqlite3
 
 import pytest
@@ -243,6 +244,17 @@ async def test_the_same_key_is_the_same_message(make_site: MakeSite) -> None:
     assert len({events[0].data["id"] for events in again}) == 1
 
 
+async def test_the_same_key_gives_the_first_answer_after_another_one_was_written(ada: Person) -> None:
+    opened = (await ask(ada, client_key="k1"))[0].data
+    await ask(ada, f"{opened['url']}/messages/{opened['id'].removeprefix('message-')}/regenerate")
+    assert (await ask(ada, client_key="k1"))[0].data["id"] == opened["id"]
+
+
+async def test_an_answer_that_the_provider_cut_says_so(make_site: MakeSite) -> None:
+    ada = await (await make_site(ScriptedModel("Half of", finish="content_filter"))).person("ada")
+    assert "because of its rules" in html.unescape((await ask(ada))[-1].data["html"])
+
+
 async def test_the_same_key_with_another_text_is_refused(ada: Person) -> None:
     opened = (await ask(ada, client_key="k1"))[0].data
     for path in ("/chat", opened["url"] + "/messages"):
@@ -326,7 +338,8 @@ async def test_deleting_a_conversation_ends_its_running_answer(make_site: MakeSi
     async with asking(ada, "/chat") as events:
         opened = (await anext(events)).data
         await ada.post(opened["url"] + "/delete")
-        assert [event async for event in events][-1].data["status"] == "deleted"
+        done = [event async for event in events][-1].data
+    assert done["status"] == "deleted" and "was deleted in another window" in done["html"]
     assert (await ada.get(opened["url"])).status_code == 404
 
 

@@ -64,6 +64,16 @@ def test_a_missing_table_or_server_is_a_sentence(oppman: Oppman, tmp_path: Path)
     assert nowhere.err.startswith("CommandError: There is no folder ")
 
 
+def test_a_file_that_is_no_database_is_a_sentence(oppman: Oppman, tmp_path: Path) -> None:
+    other = tmp_path / "letter.txt"
+    other.write_text("Dear Ada, " * 1000)
+    for command in ("migrate", "showmigrations", "clearsessions"):
+        refused = oppman(command, DATABASE_URL=f"sqlite:///{other}")
+        assert (
+            refused.err == "CommandError: The database does not answer: file is not a database. Check DATABASE_URL.\n"
+        )
+
+
 def test_a_new_database_is_for_its_owner_only(oppman: Oppman, tmp_path: Path) -> None:
     path = tmp_path / "new.sqlite3"
     assert oppman("migrate", DATABASE_URL=f"sqlite:///{path}").code == 0
@@ -92,6 +102,23 @@ def test_a_changed_model_becomes_a_migration_with_a_name(run_in: Oppman, project
     assert "  migrations/versions/0002_person_nickname.py\n" in done.out
     assert "Applying 0002_person_nickname... OK\nNo changes detected\n" in done.out
     assert "Unapplying 0002_person_nickname... OK\n[1, 0, 0, 0, 0, 0, 0]\n" in done.out
+
+
+EMPTY = """
+import os
+from app.management import main
+main(["migrate", "-v", "0"])
+main(["makemigrations", "--empty", "--dry-run"])
+main(["makemigrations", "--empty", "-n", "foo"])
+"""
+
+
+def test_an_empty_migration_has_a_name_and_can_be_tried(run_in: Oppman, project: Path) -> None:
+    done = run_in("-c", EMPTY, DATABASE_URL="sqlite:///new.sqlite3")
+    assert done.err == ""
+    written = [path.name for path in (project / "migrations" / "versions").glob("0002*.py")]
+    assert written == ["0002_foo.py"]
+    assert done.out.count("migrations/versions/") == 1
 
 
 MIGRATION = """

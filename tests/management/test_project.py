@@ -21,10 +21,15 @@ def test_check_names_what_is_wrong_and_what_to_do(oppman: Oppman) -> None:
     oppman("migrate", "zero")
     found = oppman("check")
     assert "?: (oppman.W001) 1 migration not applied.\n\tHINT: " in found.err
-    assert "(oppman.W002) No language model is set up" in found.err
+    assert "(oppman.W002) There is no language model, so nobody gets an answer." in found.err
     assert found.code == 0
     assert oppman("check", "--fail-level", "WARNING").code == 1
     assert oppman("check", DATABASE_URL="postgresql://ada@127.0.0.1:1/x").code == 1
+
+
+def test_check_finds_a_model_that_nobody_can_be_asked_for(oppman: Oppman) -> None:
+    assert "LLM_MODEL is not used" in oppman("check", LLM_MODEL="wise").err
+    assert "not which model to ask there" in oppman("check", LLM_BASE_URL="https://models.example.org/v1").err
 
 
 def test_check_deploy_looks_at_what_strangers_could_do(oppman: Oppman, add_person: AddPerson) -> None:
@@ -65,6 +70,19 @@ def test_the_shell_knows_the_models_and_awaits(
 
     monkeypatch.setattr("sys.stdin", io.StringIO("async def two():\n    return 2\n\nprint(await two())\n"))
     assert oppman("shell").out == "2\n"
+
+
+def test_a_mistake_in_the_shell_is_shown_from_ones_own_line_on(oppman: Oppman) -> None:
+    failed = oppman("shell", "-c", "def divide():\n    return 1 / 0\ndivide()")
+    assert failed.code == 1
+    assert failed.err.splitlines()[1].strip() == 'File "<shell>", line 3, in <module>'
+    assert failed.err.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_the_shell_shows_no_hashes(oppman: Oppman, add_person: AddPerson) -> None:
+    add_person("ada@example.org", "Ada")
+    shown = oppman("shell", "-c", "print(repr((await session.exec(select(User))).one()))").out
+    assert "ada@example.org" in shown and "argon2" not in shown
 
 
 def test_the_tests_are_started_with_pytests_own_arguments(oppman: Oppman, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,13 @@ def test_a_taken_port_is_said_before_anything_is_done(oppman: Oppman, at_home: P
     assert list(at_home.iterdir()) == []
 
 
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_is_none_is_refused_before_anything_is_done(oppman: Oppman, at_home: Path, port: str) -> None:
+    assert "is not a valid port number" in oppman("quickstart", f"--port={port}").err
+    assert "is not a valid port number" in oppman("quickstart", PORT="abc").err
+    assert list(at_home.iterdir()) == []
+
+
 def test_quickstart_makes_nobody_in_production(oppman: Oppman, at_home: Path) -> None:
     (at_home / ".env").touch()
     key = "kJ2-v9Qx_4mTzR7wLpN0sYb8HcUe3DfGaVi6oXtM1qEW"

@@ -67,6 +67,14 @@ def test_at_a_terminal_the_questions_are_repeated_until_they_are_answered(oppman
     assert answer == []
 
 
+def test_the_end_of_the_input_is_no_answer(oppman: Oppman, answer: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    assert oppman("createsuperuser") == Result(130, "", "\nCancelled.\n")
+
+
 def test_a_changed_password_ends_tokens(oppman: Oppman, answer: list[str]) -> None:
     oppman("createsuperuser", "--noinput", **GRACE)
     token = oppman("createtoken", "grace@example.org")
