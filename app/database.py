@@ -40,8 +40,9 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.url = read_url(settings.database_url.get_secret_value())
         self.engine = create_engine(self.url, settings.database_pool_size)
-        self._writing = make_sessions(self.engine)
-        self._reading = make_sessions(self.engine.execution_options(sqlite_begin="BEGIN"))
+        info = {"secret_key": settings.secret_key.get_secret_value().encode()}
+        self._writing = make_sessions(self.engine, info)
+        self._reading = make_sessions(self.engine.execution_options(sqlite_begin="BEGIN"), info)
 
     def session(self, *, reading: bool = False) -> AsyncSession:
         return self._reading() if reading else self._writing()
@@ -50,8 +51,8 @@ class Database:
         await self.engine.dispose()
 
 
-def make_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+def make_sessions(engine: AsyncEngine, info: dict[str, Any]) -> async_sessionmaker[AsyncSession]:
+    return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False, info=info)
 
 
 def read_url(raw: str) -> URL:

@@ -35,7 +35,7 @@ class User(SQLModel, table=True):
 
 
 class AccessToken(SQLModel, table=True):
-    """A browser's session or a program's API token. Only the SHA-256 of the token is stored."""
+    """A browser's session or a program's API token. Only the HMAC-SHA-256 of the token is stored."""
 
     __tablename__ = "access_token"
 

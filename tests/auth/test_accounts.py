@@ -234,6 +234,16 @@ async def test_passwords_are_hashed_beside_the_event_loop(site: Site) -> None:
     assert turns > 20
 
 
+async def test_a_new_secret_key_signs_everybody_out(make_site: MakeSite) -> None:
+    """Who can write to the table of tokens, but does not know the key, cannot make one either."""
+    first: Site = await make_site(secret_key="k3Jx9-vLq2Zr7_Tn5WbYc8Hd4Fs6GmPa1Ue0")
+    ada = await first.person("ada")
+    assert (await ada.get("/settings")).status_code == 200
+    second: Site = await make_site(secret_key="9xQ2-v9Qx_4mTzR7wLpN0sYb8HcUe3DfGaVi")
+    ada.browser.base_url = httpx2.URL(second.url)
+    assert (await ada.get("/settings")).status_code == 303
+
+
 async def test_a_password_that_is_changed_during_a_sign_in_does_not_let_in(site: Site, ada: Person) -> None:
     visitor = await site.visitor()
     async with hashing_place() as queue, hashing_place():
