@@ -133,7 +133,8 @@ def test_strangers_on_this_machine_get_nothing(local_server: LocalServer) -> Non
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_ends_with_its_parent(how: signal.Signals) -> None:
     code = (
-        "import time; from app.settings import Settings; from app.llm.local_server import start_local_server\n"
+        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+        "from app.settings import Settings; from app.llm.local_server import start_local_server\n"
         "with start_local_server(Settings()) as server: print(server.url, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
