@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, TypeDecorator, event
+from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, TypeDecorator, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -46,6 +47,12 @@ class Database:
 
     def session(self, *, reading: bool = False) -> AsyncSession:
         return self._reading() if reading else self._writing()
+
+    def insert_new(self, table: type[SQLModel]) -> Insert:
+        """An INSERT that leaves out rows that are there already: what may have been saved can be sent again."""
+        dialect = sqlite if self.url.get_backend_name() == "sqlite" else postgresql
+        insert: Insert = dialect.insert(table).on_conflict_do_nothing()
+        return insert
 
     async def close(self) -> None:
         await self.engine.dispose()

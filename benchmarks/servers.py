@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -28,6 +29,12 @@ class Server(NamedTuple):
     @property
     def cpu(self) -> float:
         return cpu_seconds(self.process.pid)
+
+    @property
+    def memory(self) -> float:
+        """Resident, in MB."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1_000_000
 
 
 class Response(NamedTuple):

@@ -255,12 +255,22 @@ class Connection:
         await self.writer.drain()
 
     async def send_event(self, chunk: Json) -> None:
-        await self.send_data(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
+        self.writer.write(self.encode_event(chunk))
+        await self.writer.drain()
 
     async def send_data(self, data: bytes) -> None:
         if data:
-            self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self.writer.write(self.encode_data(data))
             await self.writer.drain()
+
+    @classmethod
+    def encode_event(cls, chunk: Json) -> bytes:
+        return cls.encode_data(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
+
+    @staticmethod
+    def encode_data(data: bytes) -> bytes:
+        """One chunk of a body whose length nobody knows beforehand."""
+        return b"%x\r\n%b\r\n" % (len(data), data)
 
     async def end_stream(self) -> None:
         self.writer.write(b"0\r\n\r\n")

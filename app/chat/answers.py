@@ -1,8 +1,9 @@
 """The running answer: from the model into the database, and from there to whoever reads along.
 
-An answer belongs to the database, not to the page that asked. A task of its own takes the model's text, saves what
-has gathered once a frame, and only then wakes the readers, so nothing is shown that is not saved. Its place in the
-answer is counted in characters: a reader says how many it has and gets the rest, here or from another process.
+An answer belongs to the database, not to the page that asked. A task of its own listens to the model. What has gathered
+is saved once a frame, for all answers of the process in one transaction, and only then the readers are woken: nothing
+is shown that is not saved. A place in an answer is counted in characters: a reader says how many it has and gets the
+rest, here or from another process.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FRAME_SECONDS = 0.1  # what arrives within a frame is saved and shown together
-TICK_SECONDS = 1.0  # how often leases are renewed and stops from elsewhere are looked for
+LONGEST_FRAME = 2.0  # while the database does not answer
+TICK_SECONDS = 0.5  # how often stops from elsewhere are looked for
+RENEWAL_SECONDS = 5.0  # how often leases are renewed
 POLL_SECONDS = (0.15, 0.5)  # how often a reader looks at an answer that another process writes: at first, at last
 PING_SECONDS = 15.0  # a reader who hears nothing for so long gets a sign of life
 GRACE_SECONDS = 10.0  # how long the end of the process waits for the last saves
@@ -66,35 +69,41 @@ class RunningAnswer:
         self.id = answer.id
         self.question = question
         self.left_out_count = 0
-        self.pending: list[str] = []
-        self.pending_length = 0
+        self.arrived: list[str] = []
+        self.arrived_length = 0
+        self.saving = ""  # on its way into the database, and perhaps there already: it is sent as it is until we know
         self.saved: list[str] = []
         self.starts: list[int] = []
         self.length = 0
         self.usage: Usage | None = None
         self.finish: Finish | None = None
         self.ending: Status | None = None  # set by who ends it before the model does
-        self.arrived = asyncio.Event()
         self.changed = asyncio.Event()
         self.listener: asyncio.Task[None] | None = None
 
     def add(self, text: str) -> None:
-        self.pending.append(make_storable(text))
-        self.pending_length += len(text)
-        self.arrived.set()
+        self.arrived.append(make_storable(text))
+        self.arrived_length += len(text)
 
-    def take(self) -> str:
-        text = "".join(self.pending)
-        self.pending.clear()
-        self.pending_length = 0
-        return text
+    def prepare_piece(self) -> bool:
+        """Say whether there is something to save."""
+        if not self.saving:
+            self.saving = "".join(self.arrived)
+            self.arrived.clear()
+            self.arrived_length = 0
+        return bool(self.saving)
 
-    def keep(self, text: str) -> None:
+    def keep_piece(self) -> None:
         """Remember what has been saved, and wake the readers."""
         self.starts.append(self.length)
-        self.saved.append(text)
-        self.length += len(text)
+        self.saved.append(self.saving)
+        self.length += len(self.saving)
+        self.saving = ""
         self.wake()
+
+    @property
+    def text(self) -> str:
+        return "".join([*self.saved, self.saving, *self.arrived])
 
     def wake(self) -> None:
         self.changed.set()
@@ -123,7 +132,9 @@ class Answers:
         self.worker = f"{os.getpid()}-{secrets.token_hex(8)}"
         self.running: dict[UUID, RunningAnswer] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.saver: asyncio.Task[None] | None = None
         self.ticker: asyncio.Task[None] | None = None
+        self.first_words = asyncio.Event()  # of some answer have come, and are not to wait for the frame's end
         self.look_again_at = 0.0  # for abandoned answers, by the loop's clock
 
     @property
@@ -135,6 +146,8 @@ class Answers:
         """Begin to write an answer in a task that no request can end. The rows are saved already."""
         running = self.running[answer.id] = RunningAnswer(question, answer)
         self._spawn(self._write(running))
+        if self.saver is None or self.saver.done():
+            self.saver = self._spawn(self._keep_saving())
         if self.ticker is None or self.ticker.done():
             self.ticker = self._spawn(self._tick())
 
@@ -188,8 +201,9 @@ class Answers:
         """Save what there is as interrupted, and end."""
         for running in list(self.running.values()):
             running.end("interrupted")
-        if self.ticker:
-            self.ticker.cancel()
+        for helper in (self.saver, self.ticker):
+            if helper:
+                helper.cancel()
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=GRACE_SECONDS)
 
@@ -201,19 +215,11 @@ class Answers:
 
     async def _write(self, running: RunningAnswer) -> None:
         running.listener = asyncio.create_task(self._listen(running))
-        running.listener.add_done_callback(lambda _: running.arrived.set())
         if running.ending:
             running.listener.cancel()
         try:
-            while not running.listener.done():
-                await running.arrived.wait()
-                running.arrived.clear()
-                if text := running.take():
-                    await insist(partial(self._save, running, text))
-                    await asyncio.wait({running.listener}, timeout=FRAME_SECONDS)
-            ending = self._judge(running)
-            text = "".join([*running.saved, running.take()])
-            await insist(partial(self._finish, running, text, *ending))
+            await asyncio.wait({running.listener})
+            await insist(partial(self._finish, running, *self._judge(running)))
         except Exception:
             log.exception("An answer could not be saved; its lease will run out")
         finally:
@@ -229,10 +235,12 @@ class Answers:
             async for item in stream:
                 if isinstance(item, str):
                     running.add(item)
-                    if running.length + running.pending_length > ANSWER_LENGTH:
+                    if not running.length:
+                        self.first_words.set()
+                    if running.length + running.arrived_length > ANSWER_LENGTH:
                         running.finish = Finish("too_long")
                         return
-                    if running.pending_length > PENDING_LENGTH:
+                    if running.arrived_length > PENDING_LENGTH:
                         await running.changed.wait()  # for the next save
                 elif isinstance(item, Usage):
                     running.usage = item
@@ -259,26 +267,55 @@ class Answers:
             return "failed", UNEXPECTED
         return "done", CUT.get(running.finish.reason)
 
-    async def _save(self, running: RunningAnswer, text: str) -> None:
-        """Append a piece, if the answer is still ours; then readers may see it."""
-        async with self.database.session() as session:
-            if not await self._update_own(session, running, sequence=running.length + len(text)):
-                running.end("interrupted")
-                return
-            session.add(Piece(message_id=running.id, start=running.length, text=text))
+    async def _keep_saving(self) -> None:
+        """Save once a frame, as long as there are answers. What could not be saved is tried again, later each time."""
+        loop = asyncio.get_running_loop()
+        frame = FRAME_SECONDS
+        while self.running:
+            began = loop.time()
+            self.first_words.clear()
             try:
-                await session.commit()
-            except IntegrityError:  # an earlier try was saved, though we were not told
-                await session.rollback()
-        running.keep(text)
+                await self._save_pieces([running for running in self.running.values() if running.prepare_piece()])
+                frame = FRAME_SECONDS
+            except Exception as error:  # whatever it is: without this task nothing would be saved
+                log.warning("Pieces of answers could not be saved (%s); trying again", type(error).__name__)
+                frame = min(2 * frame, LONGEST_FRAME)
+            if frame > FRAME_SECONDS:
+                await asyncio.sleep(frame)
+            else:
+                await happens(self.first_words, began + frame - loop.time())
 
-    async def _finish(self, running: RunningAnswer, text: str, status: Status, error: str | None) -> None:
+    async def _save_pieces(self, batch: list[RunningAnswer]) -> None:
+        """Append to all answers in one transaction; those that are not ours any more get nothing, and end.
+
+        Their rows are locked, so that nobody ends an answer between our look and our commit.
+        """
+        if not batch:
+            return
+        these = col(Message.id).in_([running.id for running in batch])
+        ours = select(Message.id).where(these, *self._own_and_running()).order_by(col(Message.id))
+        async with self.database.engine.begin() as connection:
+            found = set((await connection.execute(ours.with_for_update(key_share=True))).scalars())
+            pieces = [
+                {"message_id": running.id, "start": running.length, "text": running.saving}
+                for running in batch
+                if running.id in found
+            ]
+            if pieces:
+                await connection.execute(self.database.insert_new(Piece), pieces)
+        for running in batch:
+            if running.id in found:
+                running.keep_piece()
+            else:
+                running.end("interrupted")
+
+    async def _finish(self, running: RunningAnswer, status: Status, error: str | None) -> None:
         """Write the one end that an answer has: the whole text and how it came to it."""
         values: dict[str, object] = {"left_out_count": running.left_out_count}
         if running.usage:
             values |= {name: min(count, LAST_SEQUENCE) for name, count in running.usage._asdict().items()}
         async with self.database.session() as session:
-            if await self._update_own(session, running, **end_values(status, error, text), **values):
+            if await self._update_own(session, running, **end_values(status, error, running.text), **values):
                 await session.exec(delete(Piece).where(col(Piece.message_id) == running.id))
                 await session.commit()
 
@@ -291,23 +328,32 @@ class Answers:
         return col(Message.worker) == self.worker, col(Message.status) == "running"
 
     async def _tick(self) -> None:
-        """While answers are written: renew all leases with one statement, and see who is to stop or is not ours."""
+        """While answers are written: see who is to stop or is not ours, and now and then renew all leases."""
+        loop = asyncio.get_running_loop()
+        renewed_at = loop.time()  # they begin with a fresh one
         while self.running:
-            ours = set(self.running)
+            await asyncio.sleep(TICK_SECONDS)
             try:
-                async with self.database.session() as session:
-                    renewed = update(Message).where(*self._own_and_running(), col(Message.id).in_(ours))
-                    renewed = renewed.values(lease_until=database_time(LEASE_SECONDS))
-                    rows = await session.exec(renewed.returning(col(Message.id), col(Message.stop_requested_at)))
-                    stops = {row.id: row.stop_requested_at for row in rows}
-                    await session.commit()
+                if loop.time() > renewed_at + RENEWAL_SECONDS:
+                    await self._renew_leases()
+                    renewed_at = loop.time()
+                await self._end_stopped()
             except Exception:  # whatever it is: without this task nobody would renew or stop anything
                 log.exception("Leases could not be renewed")
-            else:
-                for message_id in ours & set(self.running):
-                    if message_id not in stops or stops[message_id]:
-                        self.running[message_id].end("stopped")
-            await asyncio.sleep(TICK_SECONDS)
+
+    async def _renew_leases(self) -> None:
+        async with self.database.engine.begin() as connection:
+            mine = update(Message).where(*self._own_and_running())
+            await connection.execute(mine.values(lease_until=database_time(LEASE_SECONDS)))
+
+    async def _end_stopped(self) -> None:
+        ours = list(self.running)
+        mine = select(Message.id, Message.stop_requested_at).where(*self._own_and_running())
+        async with self.database.session(reading=True) as session:
+            stops = dict((await session.exec(mine)).all())
+        for message_id in ours:
+            if message_id in self.running and (message_id not in stops or stops[message_id]):
+                self.running[message_id].end("stopped")
 
     async def _look(self, message_id: UUID, position: int) -> tuple[Part | None, End | None]:
         """Read an answer that nobody here writes: its text behind a position, and its end if it has one."""
