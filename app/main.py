@@ -28,6 +28,7 @@ from app.static import serve_static
 from app.templating import environment
 
 BODY_LENGTH = 1_000_000  # bytes of a request: the longest question fits three times
+PATIENCE_SECONDS = 5  # for answers that are nearly done when the process is asked to end; hosts kill after ten
 ROUTERS = (health_router, pages_router, auth_router, chat_router, chat_api_router)
 
 
@@ -61,9 +62,9 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
 
 @asynccontextmanager
 async def run(app: FastAPI) -> AsyncIterator[None]:
-    """Nothing is needed to start; at the end running answers are saved."""
+    """Nothing is needed to start; at the end running answers are finished or saved."""
     yield
-    await app.state.answers.close()
+    await app.state.answers.close(PATIENCE_SECONDS if app.state.settings.is_production else 0)
     await app.state.model.aclose()
     await app.state.database.close()
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlmodel.sql.sqltypes import AutoString
 
 from app.database import WAIT_SECONDS, UTCDateTime, read_url
@@ -27,10 +27,9 @@ def make_engine() -> Engine:
     """An engine of its own: with foreign keys on, rebuilding a table on SQLite would delete its children's rows."""
     url = read_url(load_settings().database_url.get_secret_value())
     if url.get_backend_name() == "sqlite":
-        return create_engine(url.set(drivername="sqlite"), hide_parameters=True)
-    return create_engine(
-        url, connect_args={"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}, hide_parameters=True
-    )
+        return create_engine(url.set(drivername="sqlite"), poolclass=NullPool, hide_parameters=True)
+    connect = {"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}
+    return create_engine(url, connect_args=connect, poolclass=NullPool, hide_parameters=True)
 
 
 def take_turns(connection: Connection) -> None:
@@ -61,14 +60,12 @@ def run_offline() -> None:
 
 
 def run_online() -> None:
-    engine = make_engine()
-    with engine.connect() as connection:
+    with make_engine().connect() as connection:
         take_turns(connection)
         configure(connection=connection)
         with context.begin_transaction():
             context.run_migrations()
         connection.commit()
-    engine.dispose()
 
 
 if context.is_offline_mode():

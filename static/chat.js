@@ -219,6 +219,8 @@ function open(answer, { id, html, stop: stopUrl, follow, url, title, item, repla
     isFollowing = true;
   }
   answer.article = document.getElementById(id);
+  answer.article.setAttribute("aria-busy", "true");
+  answer.article.querySelector(".tools").replaceChildren(); // one that goes on is not over any more
   answer.blocks = [];
   answer.follow = follow;
   stop.setAttribute("formaction", stopUrl);

@@ -23,7 +23,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, Message, Piece, Status
-from app.chat.service import LEASE_SECONDS, list_turns, read_pieces
+from app.chat.service import LEASE_SECONDS, Asked, FullError, list_turns, read_pieces
 from app.database import Database, database_time, now
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
 from app.llm.chunks import make_storable
@@ -40,8 +40,10 @@ POLL_SECONDS = (0.15, 0.5)  # how often a reader looks at an answer that another
 PING_SECONDS = 15.0  # a reader who hears nothing for so long gets a sign of life
 GRACE_SECONDS = 10.0  # how long the end of the process waits for the last saves
 PENDING_LENGTH = 65_536  # characters that may wait to be saved before the model has to wait
+ANSWERS_AT_ONCE = 1000  # of one process; more are refused before any is slowed down
 ANSWER_LENGTH = 200_000  # characters; a model that never stops is cut here
 
+GO_ON = Turn("user", "Go on exactly where you stopped, in the middle of the sentence if need be. Repeat nothing.")
 INTERRUPTED = "The server stopped while this answer was being written."
 CUT = {  # what is said of an answer that the model did not end by itself
     "length": "The answer was cut here: it had reached its limit of tokens (LLM_MAX_TOKENS).",
@@ -65,16 +67,17 @@ class End(NamedTuple):
 class RunningAnswer:
     """What this process knows of an answer that it writes."""
 
-    def __init__(self, question: Message, answer: Message) -> None:
-        self.id = answer.id
-        self.question = question
+    def __init__(self, asked: Asked) -> None:
+        self.id = asked.answer.id
+        self.question = asked.question
+        self.so_far = asked.so_far
         self.left_out_count = 0
         self.arrived: list[str] = []
         self.arrived_length = 0
         self.saving = ""  # on its way into the database, and perhaps there already: it is sent as it is until we know
-        self.saved: list[str] = []
-        self.starts: list[int] = []
-        self.length = 0
+        self.saved = [asked.so_far] if asked.so_far else []
+        self.starts = [0] * len(self.saved)
+        self.length = len(asked.so_far)
         self.usage: Usage | None = None
         self.finish: Finish | None = None
         self.ending: Status | None = None  # set by who ends it before the model does
@@ -137,14 +140,17 @@ class Answers:
         self.first_words = asyncio.Event()  # of some answer have come, and are not to wait for the frame's end
         self.look_again_at = 0.0  # for abandoned answers, by the loop's clock
 
-    @property
-    def credits(self) -> dict[str, str]:
-        """Who writes the answers here, for their rows: which model, in which process."""
+    def take_on(self) -> dict[str, str]:
+        """Say for the row of one more answer who writes it: which model, in which process. FullError without room."""
+        if len(self.running) >= ANSWERS_AT_ONCE:
+            raise FullError("Too many answers are being written at this moment. Send it again in a few seconds.")
         return {"model": self.model.label, "worker": self.worker}
 
-    def start(self, question: Message, answer: Message) -> None:
+    def start(self, asked: Asked) -> None:
         """Begin to write an answer in a task that no request can end. The rows are saved already."""
-        running = self.running[answer.id] = RunningAnswer(question, answer)
+        if not asked.is_new:
+            return
+        running = self.running[asked.answer.id] = RunningAnswer(asked)
         self._spawn(self._write(running))
         if self.saver is None or self.saver.done():
             self.saver = self._spawn(self._keep_saving())
@@ -197,8 +203,12 @@ class Answers:
         except SQLAlchemyError:  # whoever came by wanted something else, and gets it if the database allows
             log.exception("Abandoned answers could not be ended")
 
-    async def close(self) -> None:
-        """Save what there is as interrupted, and end."""
+    async def close(self, patience: float = 0) -> None:
+        """Let answers finish for so many seconds, save what there is of the others as interrupted, and end."""
+        if patience and self.running:
+            await asyncio.wait(
+                [running.listener for running in self.running.values() if running.listener], timeout=patience
+            )
         for running in list(self.running.values()):
             running.end("interrupted")
         for helper in (self.saver, self.ticker):
@@ -229,7 +239,10 @@ class Answers:
 
     async def _listen(self, running: RunningAnswer) -> None:
         turns, unseen_count = await insist(partial(self._read_turns, running.question))
-        turns, left_out_count = fit_turns([self.system_turn, *turns], self.model.context_tokens)
+        going_on = [Turn("assistant", running.so_far), GO_ON] if running.so_far else []
+        turns, left_out_count = fit_turns(
+            [self.system_turn, *turns, *going_on], self.model.context_tokens, kept_at_end=1 + len(going_on)
+        )
         running.left_out_count = unseen_count + left_out_count
         async with aclosing(self.model.stream(turns)) as stream:
             async for item in stream:

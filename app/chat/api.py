@@ -8,10 +8,10 @@ The id of an event is the number of the answer's characters up to its end, so `?
 goes on exactly there. Each process can do that from the database alone.
 """
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -22,7 +22,15 @@ from starlette.responses import StreamingResponse
 from app.auth.dependencies import CurrentUser
 from app.chat import service
 from app.chat.answers import Answers, End
-from app.chat.dependencies import AnswersDep, Cursor, EndAbandoned, OwnAnswer, OwnConversation, OwnMessage
+from app.chat.dependencies import (
+    AnswersDep,
+    Cursor,
+    EndAbandoned,
+    OwnAnswer,
+    OwnConversation,
+    OwnMessage,
+    refusing,
+)
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, TEXT_LENGTH, TITLE_LENGTH, Message, Role, Status
 from app.chat.titles import NEW_TITLE
@@ -38,7 +46,6 @@ EVENTS = {
     "description": "The answer, or with `Accept: text/event-stream` its events",
     "content": {"text/event-stream": {}},
 }
-T = TypeVar("T")
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -105,10 +112,8 @@ async def list_my_conversations(
     session: SessionDep, person: CurrentUser, cursor: str | None = None, limit: Limit = 30
 ) -> ConversationPage:
     """List conversations, the latest first."""
-    try:
+    with refusing():
         after = service.Place.read(cursor) if cursor is not None else None
-    except service.InvalidTextError as error:
-        raise HTTPException(422, str(error)) from None
     found, more = await service.list_conversations(session, person, after=after, limit=limit)
     items = [ConversationOut.model_validate(one) for one in found]
     return ConversationPage(items=items, next_cursor=str(more) if more else None)
@@ -120,8 +125,8 @@ async def create_conversation(
 ) -> ConversationOut:
     """Begin a conversation; without a title it takes one from its first question."""
     title = new.title if new else NEW_TITLE
-    with_title = await complain_of_text(service.create_conversation(session, person, title))
-    return ConversationOut.model_validate(with_title)
+    with refusing():
+        return ConversationOut.model_validate(await service.create_conversation(session, person, title))
 
 
 @router.get("/conversations/{conversation_id}", responses=ERRORS)
@@ -131,7 +136,8 @@ async def read_conversation(conversation: OwnConversation) -> ConversationOut:
 
 @router.patch("/conversations/{conversation_id}", responses=ERRORS)
 async def change_conversation(session: SessionDep, conversation: OwnConversation, new: TitleIn) -> ConversationOut:
-    await complain_of_text(service.rename_conversation(session, conversation, new.title))
+    with refusing():
+        await service.rename_conversation(session, conversation, new.title)
     return ConversationOut.model_validate(conversation)
 
 
@@ -168,14 +174,9 @@ async def ask_question(
     new: QuestionIn,
 ) -> MessageOut | StreamingResponse:
     """Ask, and get the answer: its events as they come, or all of it at its end."""
-    asked = await complain_of_text(
-        service.ask(session, person, conversation, new.content, new.client_key, **answers.credits)
-    )
-    if asked.is_new:
-        answers.start(asked.question, asked.answer)
-    if wants_events(request):
-        return stream_events(write_events(answers, asked.answer.id, -1))
-    return await wait_for_end(answers, asked.answer.id)
+    with refusing():
+        asked = await service.ask(session, person, conversation, new.content, new.client_key, **answers.take_on())
+    return await give_answer(request, answers, asked)
 
 
 @router.get("/messages/{message_id}", responses=ERRORS)
@@ -189,12 +190,33 @@ async def follow_message(answers: AnswersDep, answer: OwnAnswer, cursor: Cursor)
     return stream_events(write_events(answers, answer.id, cursor))
 
 
+@router.post(
+    "/messages/{message_id}/continue",
+    response_model=MessageOut,
+    responses={**ERRORS, 200: EVENTS, 409: {"description": "It is whole, or not the last one"}},
+)
+async def continue_message(
+    request: Request, session: SessionDep, answers: AnswersDep, answer: OwnAnswer
+) -> MessageOut | StreamingResponse:
+    """Let the last answer go on, which broke off or was cut: its events from the first on, or all of it at its end."""
+    with refusing():
+        asked = await service.continue_answer(session, answer, **answers.take_on())
+    return await give_answer(request, answers, asked)
+
+
 @router.post("/messages/{message_id}/stop", responses=ERRORS)
 async def stop_message(session: SessionDep, answers: AnswersDep, answer: OwnAnswer) -> MessageOut:
     """End an answer where it is. What was written stays; an answer that has ended already is left as it is."""
     await service.request_stop(session, answer)
     answers.stop(answer.id)
     return await wait_for_end(answers, answer.id)
+
+
+async def give_answer(request: Request, answers: Answers, asked: service.Asked) -> MessageOut | StreamingResponse:
+    answers.start(asked)
+    if wants_events(request):
+        return stream_events(write_events(answers, asked.answer.id, -1))
+    return await wait_for_end(answers, asked.answer.id)
 
 
 async def write_events(answers: Answers, message_id: UUID, cursor: int) -> AsyncIterator[bytes]:
@@ -225,13 +247,3 @@ async def wait_for_end(answers: Answers, message_id: UUID) -> MessageOut:
             if isinstance(part, End) and part.message:
                 return MessageOut.model_validate(part.message)
     raise HTTPException(404)
-
-
-async def complain_of_text(work: Awaitable[T]) -> T:
-    """Turn what the service refuses into a status and its sentence."""
-    try:
-        return await work
-    except service.ConflictError as error:
-        raise HTTPException(409, str(error)) from None
-    except service.InvalidTextError as error:
-        raise HTTPException(422, str(error)) from None

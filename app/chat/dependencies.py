@@ -1,5 +1,7 @@
 """What routes of the chat ask for: the person's own conversation and message, and the running answers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -51,6 +53,21 @@ async def require_answer_inside(
     if answer.conversation_id != conversation.id:
         raise HTTPException(404)
     return answer
+
+
+def refusal(error: service.ChatError) -> HTTPException:
+    """What the service refuses, as HTTP says it."""
+    if isinstance(error, service.FullError):
+        return HTTPException(503, str(error), {"Retry-After": "5"})
+    return HTTPException(409 if isinstance(error, service.ConflictError) else 422, str(error))
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    try:
+        yield
+    except service.ChatError as error:
+        raise refusal(error) from None
 
 
 def read_cursor(

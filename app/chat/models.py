@@ -74,6 +74,11 @@ class Message(SQLModel, table=True):
         return self.status not in UNFINISHED
 
     @property
+    def can_be_continued(self) -> bool:
+        """Whether it broke off, or was cut, after some words."""
+        return self.is_finished and bool(self.text) and (self.status != "done" or self.error is not None)
+
+    @property
     def duration(self) -> float | None:
         """Seconds from the question to the end of the answer."""
         return (self.ended_at - self.created_at).total_seconds() if self.ended_at else None

@@ -17,14 +17,20 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Form, Query, Request
 from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.auth.dependencies import CurrentUser
 from app.auth.models import User
 from app.chat import service
 from app.chat.answers import Answers, End
-from app.chat.dependencies import AnswerInside, AnswersDep, EndAbandoned, OwnConversation
+from app.chat.dependencies import (
+    AnswerInside,
+    AnswersDep,
+    EndAbandoned,
+    OwnConversation,
+    refusal,
+    refusing,
+)
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.markdown import BlockStream, Patch
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, Conversation, Message
@@ -67,10 +73,8 @@ async def list_conversations(
     q: Annotated[str, Query(max_length=200)] = "",
     before: str = "",
 ) -> HTMLResponse:
-    try:
+    with refusing():
         after = service.Place.read(before) if before else None
-    except service.InvalidTextError as error:
-        raise HTTPException(422, str(error)) from None
     found, next_before = await service.list_conversations(session, person, search=service.clean_text(q), after=after)
     return render_page(request, "chat/all.html", conversations=found, q=q, next_before=next_before)
 
@@ -106,10 +110,8 @@ async def rename_conversation(
     conversation: OwnConversation,
     title: Text = "",
 ) -> RedirectResponse:
-    try:
+    with refusing():
         await service.rename_conversation(session, conversation, title)
-    except service.InvalidTextError as error:
-        raise HTTPException(422, str(error)) from None
     return go_to(request, conversation)
 
 
@@ -129,12 +131,29 @@ async def regenerate_answer(
     answer: AnswerInside,
 ) -> Response:
     try:
-        asked = await service.ask_again(session, answer, **answers.credits)
+        asked = await service.ask_again(session, answer, **answers.take_on())
     except service.ChatError as error:
         return await refuse(request, session, person, conversation, error)
-    answers.start(asked.question, asked.answer)
+    answers.start(asked)
     earlier = await service.list_earlier_answers(session, asked.answer)
     return show_answer(request, answers, asked, earlier=earlier)
+
+
+@router.post("/{conversation_id}/messages/{message_id}/continue", response_model=None)
+async def continue_answer(
+    request: Request,
+    session: SessionDep,
+    person: CurrentUser,
+    answers: AnswersDep,
+    conversation: OwnConversation,
+    answer: AnswerInside,
+) -> Response:
+    try:
+        asked = await service.continue_answer(session, answer, **answers.take_on())
+    except service.ChatError as error:
+        return await refuse(request, session, person, conversation, error)
+    answers.start(asked)
+    return show_answer(request, answers, asked)
 
 
 @router.post("/{conversation_id}/messages/{message_id}/stop", response_model=None)
@@ -166,11 +185,10 @@ async def ask(
     client_key: str,
 ) -> Response:
     try:
-        asked = await service.ask(session, person, conversation, text, client_key or None, **answers.credits)
+        asked = await service.ask(session, person, conversation, text, client_key or None, **answers.take_on())
     except service.ChatError as error:
         return await refuse(request, session, person, conversation, error, draft=text)
-    if asked.is_new:
-        answers.start(asked.question, asked.answer)
+    answers.start(asked)
     return show_answer(request, answers, asked, with_item=conversation is None)
 
 
@@ -183,7 +201,7 @@ def show_answer(
     opening = describe_answer(request, asked.conversation, asked.answer, earlier)
     if earlier:
         opening["replaces"] = f"message-{earlier[0].id}"
-    else:
+    elif not asked.so_far:  # a page that lets an answer go on has both already
         opening["html"] = render(request, "chat/_question.html", message=asked.question) + opening["html"]
     if with_item:
         item = {"conversation": asked.conversation, "current_id": asked.conversation.id}
@@ -200,11 +218,12 @@ async def refuse(
     draft: str = "",
 ) -> Response:
     """Say why not, and keep what was typed."""
-    status = 409 if isinstance(error, service.ConflictError) else 422
+    refused = refusal(error)
     if wants_events(request):
-        raise HTTPException(status, str(error))
-    page = await show_chat(request, session, person, conversation, error=str(error), draft=draft)
-    page.status_code = status
+        raise refused
+    page = await show_chat(request, session, person, conversation, error=refused.detail, draft=draft)
+    page.status_code = refused.status_code
+    page.headers.update(refused.headers or {})
     return page
 
 

@@ -34,6 +34,10 @@ class ConflictError(ChatError):
     """It clashes with what is there already."""
 
 
+class FullError(ChatError):
+    """There is no room for it now, but soon."""
+
+
 class Place(NamedTuple):
     """Where a list of conversations goes on: behind this one. Its text is what addresses carry."""
 
@@ -57,6 +61,7 @@ class Asked(NamedTuple):
     question: Message
     answer: Message
     is_new: bool  # False where a repeated send was recognised: the answer runs, or ran, already
+    so_far: str = ""  # what the answer says already, where it goes on
 
 
 async def list_conversations(
@@ -205,6 +210,23 @@ async def ask_again(session: AsyncSession, answer: Message, *, model: str, worke
     return Asked(conversation, question, fresh, True)
 
 
+async def continue_answer(session: AsyncSession, answer: Message, *, model: str, worker: str) -> Asked:
+    """Let an answer that broke off go on from its last word: it runs again, and its text is its first piece."""
+    conversation = await _lock_conversation(session, answer.conversation_id)
+    answer = await session.get_one(Message, answer.id, populate_existing=True)
+    question = await session.get_one(Message, answer.question_id)
+    if not answer.can_be_continued:
+        raise ConflictError("This answer is whole. Ask for more in a new message.")
+    if await _next_position(session, conversation) != answer.position + 1:
+        raise ConflictError("Only the last answer can go on. Ask the question once more instead.")
+    so_far = answer.text
+    session.add(Piece(message_id=answer.id, start=0, text=so_far))
+    answer.status, answer.text, answer.error, answer.ended_at = "running", "", None, None
+    answer.model, answer.worker, answer.stop_requested_at = model[:MODEL_LENGTH], worker, None
+    await _lease(session, answer)
+    return Asked(conversation, question, answer, True, so_far)
+
+
 async def list_earlier_answers(session: AsyncSession, answer: Message) -> Sequence[Message]:
     """Give the other answers to the same question, the newest first."""
     others = select(Message).where(Message.question_id == answer.question_id, Message.id != answer.id)
@@ -224,12 +246,17 @@ async def _begin_answer(session: AsyncSession, question: Message, position: int,
         model=model[:MODEL_LENGTH],
         worker=worker,
     )
+    await _lease(session, answer)
+    return answer
+
+
+async def _lease(session: AsyncSession, answer: Message) -> None:
+    """Save a running answer with its lease, and commit."""
     session.add(answer)
     await session.flush()
     lease = update(Message).where(col(Message.id) == answer.id)
     await session.exec(lease.values(lease_until=database_time(LEASE_SECONDS)))
     await session.commit()
-    return answer
 
 
 async def _next_position(session: AsyncSession, conversation: Conversation) -> int:

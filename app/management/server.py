@@ -44,14 +44,19 @@ class Address(NamedTuple):
 @command(
     argument("addrport", nargs="?", help="8001, 0:8000 or 127.0.0.1:8000; PORT in the environment counts, too"),
     flag("--noreload", help="do not start again when the code changes"),
+    argument(
+        "--workers", type=int, default=1, help="processes that answer, on one PostgreSQL; more than one: no reload"
+    ),
 )
-def runserver(addrport: str | None = None, *, noreload: bool = False) -> None:
+def runserver(addrport: str | None = None, *, noreload: bool = False, workers: int = 1) -> None:
     """Serve the app, with the small local model beside it where no other is set up. Control-C ends both."""
+    if workers < 1:
+        raise CommandError("--workers is the number of processes, 1 or more.")
     settings = load_settings()
     listener = listen(read_address(addrport, settings.is_production), "runserver 8001")
     if not settings.is_production:  # there the port has to answer before anything waits for a database
         warn_of_migrations()
-    serve(listener, settings, reloads=not (noreload or settings.is_production))
+    serve(listener, settings, reloads=not (noreload or settings.is_production or workers > 1), workers=workers)
 
 
 def read_address(addrport: str | None, is_production: bool = False) -> Address:
@@ -99,14 +104,14 @@ def warn_of_migrations() -> None:
         )
 
 
-def serve(listener: socket.socket, settings: Settings, *, reloads: bool, greets: bool = True) -> None:
+def serve(listener: socket.socket, settings: Settings, *, reloads: bool, workers: int = 1, greets: bool = True) -> None:
     """Serve until Control-C or SIGTERM, and leave nothing running behind."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started here is ended here
     try:
         with run_local_model(settings) if wants_local_model(settings) else nullcontext():
             if greets:
                 greet(listener)
-            run_uvicorn(listener, settings, reloads)
+            run_uvicorn(listener, settings, reloads, workers)
     except KeyboardInterrupt:
         pass
     console.say()
@@ -140,7 +145,7 @@ def greet(listener: socket.socket) -> None:
     console.say(f"Starting the server at {console.paint(Address(host, port).url, 'bold')}\nQuit with Control-C.")
 
 
-def run_uvicorn(listener: socket.socket, settings: Settings, reloads: bool) -> None:
+def run_uvicorn(listener: socket.socket, settings: Settings, reloads: bool, workers: int) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -156,10 +161,15 @@ def run_uvicorn(listener: socket.socket, settings: Settings, reloads: bool) -> N
         reload=reloads,
         reload_dirs=[str(ROOT / "app")] if reloads else None,
         reload_delay=0.5,
+        workers=workers,
     )
     server = uvicorn.Server(config)
     if reloads:
         make_reloader(config, server, listener).run()
+    elif workers > 1:
+        from uvicorn.supervisors import Multiprocess
+
+        Multiprocess(config, [listener]).run()
     else:
         server.run([listener])
 

@@ -130,6 +130,21 @@ async def test_a_failed_answer_can_be_tried_again(make_site: MakeSite, open_page
     await expect(page.get_by_text("Earlier answer")).to_be_visible()
 
 
+async def test_a_stopped_answer_goes_on(make_site: MakeSite, open_page: OpenPage) -> None:
+    model = ScriptedModel("First half, ", asyncio.Event())
+    page = await open_page(await make_site(model), "ada")
+    await page.goto("/chat")
+    await send(page)
+    await page.locator(".answer", has_text="First half,").wait_for()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Continue").wait_for()
+    model._pieces = ("second half.",)
+    await page.get_by_role("button", name="Continue").click()
+    await expect(page.locator(".reply .answer")).to_have_text(re.compile(r"First half, second half\.\s*"))
+    await expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
+    await expect(page.locator(".reply .alert")).to_have_count(0)
+
+
 async def test_a_refused_message_stays_in_the_box(site: Site, open_page: OpenPage) -> None:
     page = await open_page(site, "ada", expects=("422",))
     await page.goto("/chat")

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
+from app.chat import answers
 from app.chat.models import Conversation, Message
 from app.llm.scripted import ScriptedModel
 from tests.chat.reading import EVENTS, Event, read_events, wait_until_ended
@@ -101,6 +102,39 @@ async def test_stop_gives_what_was_written(make_site: MakeSite) -> None:
         assert (await anext(events)).data["status"] == "stopped"
 
 
+async def test_a_stopped_answer_goes_on(make_site: MakeSite) -> None:
+    model = ScriptedModel("Kept, ", asyncio.Event())
+    ada = await (await make_site(model)).person("ada")
+    path = f"{API}/conversations/{await begin(ada)}/messages"
+    async with ada.stream("POST", path, json={"content": "Go"}, headers=EVENTS) as response:
+        events = read_events(response)
+        answer = (await anext(events)).data["id"]
+        await anext(events)
+        await ada.post(f"{API}/messages/{answer}/stop")
+    model._pieces = ("and more.",)
+    gone_on = (await ada.post(f"{API}/messages/{answer}/continue")).json()
+    assert (gone_on["id"], gone_on["status"], gone_on["text"]) == (answer, "done", "Kept, and more.")
+    rest = await read(ada, f"{API}/messages/{answer}/events", params={"after": len("Kept, ")})
+    assert rest[0].data["text"] == "and more."
+    assert (await ada.post(f"{API}/messages/{answer}/continue")).status_code == 409
+
+
+async def test_a_full_process_says_so_before_anything_is_saved(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "ANSWERS_AT_ONCE", 1)
+    ada = await (await make_site(ScriptedModel("Slow.", asyncio.Event()))).person("ada")
+    first, second = [f"{API}/conversations/{await begin(ada)}/messages" for _ in range(2)]
+    async with ada.stream("POST", first, json={"content": "Go"}, headers=EVENTS) as response:
+        await anext(read_events(response))
+        full = await ada.post(second, json={"content": "Me too"})
+        assert (full.status_code, full.headers["retry-after"]) == (503, "5")
+        assert (await ada.get(second)).json()["items"] == []
+        page = await ada.post("/chat", data={"text": "My long question"})
+        assert page.status_code == 503
+        assert "Too many answers" in page.text and "My long question" in page.text
+
+
 async def test_a_client_key_makes_repeats_harmless(ada: Person) -> None:
     path = f"{API}/conversations/{await begin(ada)}/messages"
     send = {"content": "Once", "client_key": "k"}
@@ -189,6 +223,7 @@ async def test_nobody_reads_what_is_anothers(ada: Person, bob: Person) -> None:
         ("GET", message),
         ("GET", message + "/events"),
         ("POST", message + "/stop"),
+        ("POST", message + "/continue"),
     ]
     for method, path in calls:
         body = {"title": "x"} if method == "PATCH" else {"content": "x"}

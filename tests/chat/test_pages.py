@@ -169,6 +169,45 @@ async def test_only_the_last_answer_can_be_written_again(ada: Person) -> None:
     assert "last answer" in refused.json()["detail"]
 
 
+async def test_an_answer_goes_on_from_its_last_word(make_site: MakeSite) -> None:
+    """The model is shown what it said, and the answer stays one answer."""
+    error = LLMError("The connection ended.", code="disconnected")
+    model = ScriptedModel("Half of ", error=error)
+    ada = await (await make_site(model)).person("ada")
+    opened, *_, done = await ask(ada, text="Tell me all.")
+    path = f"{opened.data['url']}/messages/{opened.data['id'].removeprefix('message-')}"
+    assert f"{path}/continue" in done.data["html"]
+
+    model._pieces, model._error = ("the ", "whole."), None
+    again = await ask(ada, f"{path}/continue")
+    assert again[0].data["id"] == opened.data["id"] and "Tell me all." not in again[0].data["html"]
+    assert html_of(again) == render("Half of the whole.")
+    assert again[-1].data["status"] == "done"
+    assert [turn.text for turn in model.asked[1][1:-1]] == ["Tell me all.", "Half of "]
+    assert "Go on exactly where you stopped" in model.asked[1][-1].text
+    page = (await ada.get(opened.data["url"])).text
+    assert "Half of the whole." in page and "Continue" not in page
+
+    whole = await ada.post(f"{path}/continue", headers=EVENTS)
+    assert (whole.status_code, "is whole" in whole.json()["detail"]) == (409, True)
+
+
+async def test_an_answer_that_was_cut_can_go_on(make_site: MakeSite) -> None:
+    ada = await (await make_site(ScriptedModel("Half of", finish="length"))).person("ada")
+    done = (await ask(ada))[-1].data
+    assert done["status"] == "done"
+    assert "/continue" in done["html"] and "/regenerate" in done["html"]
+
+
+async def test_only_the_last_answer_can_go_on(make_site: MakeSite) -> None:
+    model = ScriptedModel("Half", finish="length")
+    ada = await (await make_site(model)).person("ada")
+    opened = (await ask(ada))[0].data
+    await ask(ada, opened["url"] + "/messages", text="And then?")
+    path = f"{opened['url']}/messages/{opened['id'].removeprefix('message-')}/continue"
+    assert (await ada.post(path, headers=EVENTS)).status_code == 409
+
+
 async def test_a_failing_model_leaves_a_sentence_and_the_question(make_site: MakeSite) -> None:
     error = LLMError("The key was refused. Check LLM_API_KEY.", code="unauthorized")
     ada = await (await make_site(ScriptedModel("Some ", error=error))).person("ada")
