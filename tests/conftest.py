@@ -31,6 +31,7 @@ from app.llm.scripted import ScriptedModel
 from app.main import create_app
 from app.settings import ROOT, Settings, load_settings
 from tests.postgres import postgres_databases
+from tests.provider import provider, server_url  # noqa: F401 (fixtures for all)
 
 Settings.model_config["env_file"] = None
 PASSWORD = "correct horse 1843"

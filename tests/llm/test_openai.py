@@ -9,7 +9,8 @@ import pytest
 
 from app.llm.base import Finish, LLMError, Turn, Usage
 from app.llm.openai import OpenAIModel, TimeLimits
-from tests.llm.conftest import Answer, Ask, Provider
+from tests.llm.conftest import Answer, Ask
+from tests.provider import Provider
 
 pytestmark = pytest.mark.anyio
 
