@@ -114,6 +114,7 @@ def serve(listener: socket.socket, settings: Settings, *, reloads: bool, workers
             run_uvicorn(listener, settings, reloads, workers)
     except KeyboardInterrupt:
         pass
+    listener.close()
     console.say()
 
 

@@ -34,11 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Worker:
     """A server in its own process, and what it logged."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, flags: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "oppman.py", "runserver", "--noreload", "127.0.0.1:0"],
+                [sys.executable, "oppman.py", "runserver", "--noreload", *flags, "127.0.0.1:0"],
                 cwd=ROOT,
                 env=clean_environment(PYTHONUNBUFFERED="1", **environment),
                 stdin=subprocess.DEVNULL,
@@ -62,7 +62,7 @@ class Worker:
             self.process.stdout.close()
 
 
-StartWorker = Callable[[], Worker]
+StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def start_worker(database_url: str, provider: Provider, tmp_path: Path) -> Itera
     workers: list[Worker] = []
     llm = {"LLM_BASE_URL": f"{provider.url}/v1", "LLM_MODEL": provider.model_name, "LOCAL_LLM": "off"}
 
-    def start() -> Worker:
-        worker = Worker({"DATABASE_URL": database_url, **llm}, tmp_path / f"worker{len(workers)}.log")
+    def start(*flags: str) -> Worker:
+        worker = Worker(flags, {"DATABASE_URL": database_url, **llm}, tmp_path / f"worker{len(workers)}.log")
         workers.append(worker)
         return worker
 

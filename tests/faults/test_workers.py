@@ -8,6 +8,7 @@ import pytest
 
 from tests.chat.reading import EVENTS, Event, read_events
 from tests.faults.conftest import API, Client, StartWorker, Worker, begin, needs_posix, script
+from tests.management.conftest import list_group
 from tests.provider import Provider
 
 pytestmark = [pytest.mark.anyio, needs_posix]
@@ -139,3 +140,19 @@ async def test_f27_stop_from_another_worker_hangs_up_on_the_model(
     assert stopped["status"] == "stopped" and stopped["text"].startswith(text_of(shown))
     assert log["hung_up"] == 1
     assert (await client.post(f"{API}/messages/{answer}/stop")).json() == stopped
+
+
+async def test_workers_of_one_command_answer_and_end_together(ada_anywhere: Client, start_worker: StartWorker) -> None:
+    both = start_worker("--workers", "2")
+    asked = await asyncio.gather(*(start_answer(ada_anywhere, both, count=3000, rate=20) for _ in range(8)))
+    assert len([args for args in list_group(both.process) if "spawn_main" in args]) == 2
+    both.send(signal.SIGTERM)
+    async with asyncio.timeout(25):
+        assert await asyncio.to_thread(both.process.wait) == 0
+        while list_group(both.process):  # noqa: ASYNC110 (the helper of multiprocessing ends a moment later)
+            await asyncio.sleep(0.05)
+    assert "Traceback" not in both.log.read_text()
+    later = start_worker()
+    for answer, shown in asked:
+        end = (await follow(ada_anywhere, later, answer))[-1].data["message"]
+        assert end["status"] == "interrupted" and end["text"].startswith(text_of(shown))

@@ -71,6 +71,14 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONWARNINGS": "error", **more}
 
 
+def list_group(process: "subprocess.Popen[str]") -> list[str]:
+    """What of the process group is still alive."""
+    command = ["ps", "-ww", "-eo", "pgid,stat,args"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
+    return [args for group, state, args in rows if group == str(process.pid) and not state.startswith("Z")]
+
+
 @pytest.fixture
 def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that quickstart takes for the project's when it runs in this process."""

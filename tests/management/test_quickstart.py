@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.management.conftest import Oppman, clean_environment
+from tests.management.conftest import Oppman, clean_environment, list_group
 
 PASSWORD = re.compile(r"(\S+@example\.com) +password (\S+)\n")
 
@@ -96,13 +96,6 @@ def wait_for_address(log: Path, process: "subprocess.Popen[str]") -> str:
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
     raise AssertionError(log.read_text())
-
-
-def list_group(process: "subprocess.Popen[str]") -> list[str]:
-    """What of the process group is still alive."""
-    everybody = subprocess.run(["ps", "-eo", "pgid,stat,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in everybody.splitlines()[1:]]
-    return [args for group, state, args in rows if group == str(process.pid) and not state.startswith("Z")]
 
 
 @pytest.mark.slow
