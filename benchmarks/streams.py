@@ -181,6 +181,8 @@ async def measure(server: Server, model: Server, load: Load, *, is_bare: bool) -
     begin = max(reader.frames[0][0] for reader in readers if reader.frames) + 0.5
     end = min(reader.frames[-1][0] for reader in readers if reader.frames) - 0.2
     inside = [sample for sample in samples if begin < sample.at < end]
+    if len(inside) < 5:
+        sys.exit("So many streams never ran at the same time: the first had ended before the last had begun.")
     seconds, cpu = inside[-1].at - inside[0].at, inside[-1].cpu - inside[0].cpu
     memory = max(sample.memory for sample in inside)
     return Result(

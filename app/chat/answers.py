@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FRAME_SECONDS = 0.1  # what arrives within a frame is saved and shown together
+READ_TURNS = 6  # of the loop, at a frame's beginning: so many it takes from a socket to an answer
 LONGEST_FRAME = 2.0  # while the database does not answer
 TICK_SECONDS = 0.5  # how often stops from elsewhere are looked for
 RENEWAL_SECONDS = 5.0  # how often leases are renewed
@@ -137,6 +138,7 @@ class Answers:
         self.tasks: set[asyncio.Task[None]] = set()
         self.saver: asyncio.Task[None] | None = None
         self.ticker: asyncio.Task[None] | None = None
+        self.frame = asyncio.Event()  # begins: models read what has gathered, for all answers in one waking of the loop
         self.first_words = asyncio.Event()  # of some answer have come, and are not to wait for the frame's end
         self.look_again_at = 0.0  # for abandoned answers, by the loop's clock
 
@@ -244,7 +246,7 @@ class Answers:
             [self.system_turn, *turns, *going_on], self.model.context_tokens, kept_at_end=1 + len(going_on)
         )
         running.left_out_count = unseen_count + left_out_count
-        async with aclosing(self.model.stream(turns)) as stream:
+        async with aclosing(self.model.stream(turns, self._next_frame)) as stream:
             async for item in stream:
                 if isinstance(item, str):
                     running.add(item)
@@ -287,6 +289,10 @@ class Answers:
         while self.running:
             began = loop.time()
             self.first_words.clear()
+            self.frame.set()
+            self.frame = asyncio.Event()
+            for _ in range(READ_TURNS):
+                await asyncio.sleep(0)
             try:
                 await self._save_pieces([running for running in self.running.values() if running.prepare_piece()])
                 frame = FRAME_SECONDS
@@ -297,6 +303,9 @@ class Answers:
                 await asyncio.sleep(frame)
             else:
                 await happens(self.first_words, began + frame - loop.time())
+
+    async def _next_frame(self) -> None:
+        await self.frame.wait()
 
     async def _save_pieces(self, batch: list[RunningAnswer]) -> None:
         """Append to all answers in one transaction; those that are not ours any more get nothing, and end.

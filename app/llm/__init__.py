@@ -6,7 +6,7 @@ Nothing here talks to a network or loads an HTTP client before the first questio
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
-from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
+from app.llm.base import Finish, LanguageModel, LLMError, Pace, Turn, Usage
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -74,7 +74,9 @@ class NotConfigured:
         self.context_tokens = context_tokens
         self.sentence = sentence
 
-    async def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[str | Usage | Finish, None]:
+    async def stream(
+        self, turns: Sequence[Turn], pace: Pace | None = None
+    ) -> AsyncGenerator[str | Usage | Finish, None]:
         raise LLMError(self.sentence, code="not_configured")
         yield ""  # makes this function a generator
 

@@ -1,7 +1,9 @@
 """What a language model is to the rest of the app: turns go in, pieces of text come out."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
+
+Pace = Callable[[], Awaitable[object]]
 
 
 class Turn(NamedTuple):
@@ -35,10 +37,11 @@ class LanguageModel(Protocol):
     label: str  # what a person reads under an answer, and what is stored with it
     context_tokens: int  # how many tokens of history and question may be sent
 
-    def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[str | Usage | Finish, None]:
+    def stream(self, turns: Sequence[Turn], pace: Pace | None = None) -> AsyncGenerator[str | Usage | Finish, None]:
         """Yield text as it comes (a piece may hold many tokens), at most one Usage, and at last a Finish.
 
-        Any other end is an LLMError. Closing the generator stops the model; do it with `aclosing`.
+        After the first words the model may wait for `pace` before it reads on, so that more comes at once. Any other
+        end is an LLMError. Closing the generator stops the model; do it with `aclosing`.
         """
         ...
 

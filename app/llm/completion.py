@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.llm.base import Usage
+from app.llm.base import Pace, Usage
 from app.llm.chunks import make_storable, read_chunk
 
 ENOUGH = 64_000  # so many characters may lie here before the network has to wait
@@ -17,7 +17,8 @@ class ReportedError(Exception):
 
 
 class Completion:
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace | None = None) -> None:
+        self.pace = pace
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.has_begun = False  # the model has said or thought something, so asking again would cost twice

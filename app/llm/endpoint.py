@@ -3,8 +3,9 @@
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -133,12 +134,32 @@ async def read_start(response: httpx2.Response) -> bytes:
 async def read_answer(response: httpx2.Response, completion: Completion) -> None:
     parser = None
     is_compressed = "content-encoding" in response.headers
-    async for data in response.aiter_bytes() if is_compressed else response.aiter_raw():
-        parser = parser or choose_parser(data)
-        for event in parser.feed(data):
-            completion.add(event)
-        await completion.wait_for_room()
+    with reading_at_pace(response, completion):
+        async for data in response.aiter_bytes() if is_compressed else response.aiter_raw():
+            parser = parser or choose_parser(data)
+            for event in parser.feed(data):
+                completion.add(event)
+            await completion.wait_for_room()
     if parser:
         with suppress(UnreadableBodyError):  # half an event: the connection was cut where it looks like an end
             for event in parser.finish():
                 completion.add(event)
+
+
+@contextmanager
+def reading_at_pace(response: httpx2.Response, completion: Completion) -> Iterator[None]:
+    """Let words gather in the socket until the pace: waking up for each costs more than reading ten at once."""
+    stream = response.extensions["network_stream"]
+    read = stream.read
+
+    async def read_at_pace(*args: Any, **options: Any) -> bytes:
+        if completion.pace and completion.has_text and not completion.finish_reason:
+            await completion.pace()
+        data: bytes = await read(*args, **options)
+        return data
+
+    stream.read = read_at_pace
+    try:
+        yield
+    finally:
+        stream.read = read  # the connection will be used again

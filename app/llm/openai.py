@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.llm.base import Finish, LLMError, Turn, Usage
+from app.llm.base import Finish, LLMError, Pace, Turn, Usage
 from app.llm.problems import Provider, name_provider
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ class OpenAIModel:
         self._endpoint: Endpoint | None = None
         self._opening = asyncio.Lock()
 
-    async def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[str | Usage | Finish, None]:
+    async def stream(
+        self, turns: Sequence[Turn], pace: Pace | None = None
+    ) -> AsyncGenerator[str | Usage | Finish, None]:
         """A task beside this one reads the network, so that a piece is all that has gathered, not one token."""
         endpoint = await self._open_endpoint()
         from app.llm.completion import Completion
 
-        completion = Completion()
+        completion = Completion(pace)
         async with run_beside(self._receive(endpoint, turns, completion), completion.wake) as receiving:
             while not receiving.done() and not completion.finish_reason:
                 await self._wait_for_news(completion)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from app.llm.base import Finish, LLMError, Turn, Usage
+from app.llm.base import Finish, LLMError, Pace, Turn, Usage
 
 
 class ScriptedModel:
@@ -29,7 +29,9 @@ class ScriptedModel:
         self._error = error
         self._finish = finish
 
-    async def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[str | Usage | Finish, None]:
+    async def stream(
+        self, turns: Sequence[Turn], pace: Pace | None = None
+    ) -> AsyncGenerator[str | Usage | Finish, None]:
         self.asked.append(tuple(turns))
         is_finished = False
         try:

@@ -263,7 +263,7 @@ async def test_the_last_words_come_once_even_if_saving_them_takes_long(make_site
 
 async def test_a_bug_in_a_model_shows_no_traceback(make_site: MakeSite) -> None:
     class Broken(ScriptedModel):
-        async def stream(self, turns):  # type: ignore[no-untyped-def]
+        async def stream(self, turns, pace=None):  # type: ignore[no-untyped-def]
             yield "Some "
             raise ZeroDivisionError("secret detail")
 
