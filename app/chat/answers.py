@@ -1,4 +1,4 @@
-"""The running answer: from the model into the database, and from there to whoever reads along.
+"""The answers being written: from the model into the database, and from there to whoever reads along.
 
 An answer belongs to the database, not to the page that asked. A task of its own listens to the model. What has gathered
 is saved once a frame, for all answers of the process in one transaction, and only then the readers are woken: nothing
@@ -10,11 +10,10 @@ import asyncio
 import logging
 import os
 import secrets
-from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, update
@@ -23,10 +22,10 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, Message, Piece, Status
+from app.chat.running import End, Part, RunningAnswer
 from app.chat.service import LEASE_SECONDS, Asked, FullError, list_turns, read_pieces
 from app.database import Database, database_time, now
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
-from app.llm.chunks import make_storable
 from app.llm.history import fit_turns
 
 log = logging.getLogger(__name__)
@@ -52,78 +51,6 @@ CUT = {  # what is said of an answer that the model did not end by itself
     "content_filter": "The answer was cut here by the model's provider, because of its rules.",
 }
 UNEXPECTED = "Something went wrong while this answer was being written. Try again."
-
-
-class Part(NamedTuple):
-    """Saved text, and how many characters of the answer there are up to its end."""
-
-    sequence: int
-    text: str
-
-
-class End(NamedTuple):
-    message: Message | None  # None where the answer has been deleted
-
-
-class RunningAnswer:
-    """What this process knows of an answer that it writes."""
-
-    def __init__(self, asked: Asked) -> None:
-        self.id = asked.answer.id
-        self.question = asked.question
-        self.so_far = asked.so_far
-        self.left_out_count = 0
-        self.arrived: list[str] = []
-        self.arrived_length = 0
-        self.saving = ""  # on its way into the database, and perhaps there already: it is sent as it is until we know
-        self.saved = [asked.so_far] if asked.so_far else []
-        self.starts = [0] * len(self.saved)
-        self.length = len(asked.so_far)
-        self.usage: Usage | None = None
-        self.finish: Finish | None = None
-        self.ending: Status | None = None  # set by who ends it before the model does
-        self.changed = asyncio.Event()
-        self.listener: asyncio.Task[None] | None = None
-
-    def add(self, text: str) -> None:
-        self.arrived.append(make_storable(text))
-        self.arrived_length += len(text)
-
-    def prepare_piece(self) -> bool:
-        """Say whether there is something to save."""
-        if not self.saving:
-            self.saving = "".join(self.arrived)
-            self.arrived.clear()
-            self.arrived_length = 0
-        return bool(self.saving)
-
-    def keep_piece(self) -> None:
-        """Remember what has been saved, and wake the readers."""
-        self.starts.append(self.length)
-        self.saved.append(self.saving)
-        self.length += len(self.saving)
-        self.saving = ""
-        self.wake()
-
-    @property
-    def text(self) -> str:
-        return "".join([*self.saved, self.saving, *self.arrived])
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-    def read(self, after: int) -> Part | None:
-        if after >= self.length:
-            return None
-        first = bisect_right(self.starts, after) - 1
-        return Part(self.length, "".join(self.saved[first:])[after - self.starts[first] :])
-
-    def end(self, status: Status) -> None:
-        """Let go of the model; the writing task saves what there is."""
-        self.ending = self.ending or status
-        if self.listener:
-            self.listener.cancel()
 
 
 class Answers:

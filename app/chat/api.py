@@ -21,7 +21,7 @@ from starlette.responses import StreamingResponse
 
 from app.auth.dependencies import CurrentUser
 from app.chat import service
-from app.chat.answers import Answers, End
+from app.chat.answers import Answers
 from app.chat.dependencies import (
     AnswersDep,
     Cursor,
@@ -33,6 +33,7 @@ from app.chat.dependencies import (
 )
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, TEXT_LENGTH, TITLE_LENGTH, Message, Role, Status
+from app.chat.running import End
 from app.chat.titles import NEW_TITLE
 from app.database import SessionDep
 

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app.auth.dependencies import CurrentUser
 from app.auth.models import User
 from app.chat import service
-from app.chat.answers import Answers, End
+from app.chat.answers import Answers
 from app.chat.dependencies import (
     AnswerInside,
     AnswersDep,
@@ -34,6 +34,7 @@ from app.chat.dependencies import (
 from app.chat.events import PING, encode_event, stream_events, wants_events
 from app.chat.markdown import BlockStream, Patch
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, Conversation, Message
+from app.chat.running import End
 from app.chat.service import Asked
 from app.database import SessionDep
 from app.templating import render, render_page, url_for_request
