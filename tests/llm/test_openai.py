@@ -271,17 +271,17 @@ async def test_a_server_may_stay_connected_after_the_end(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "setting"),
+    ("question", "limits", "setting"),
     [
-        ("SCRIPT: mute", "LLM_FIRST_TOKEN_TIMEOUT"),
-        ("SCRIPT: silent", "LLM_FIRST_TOKEN_TIMEOUT"),
-        ("SCRIPT: hang", "LLM_TOKEN_TIMEOUT"),
+        ("SCRIPT: mute", TimeLimits(2, 0.1, 20), "LLM_FIRST_TOKEN_TIMEOUT"),
+        ("SCRIPT: silent", TimeLimits(2, 0.1, 20), "LLM_FIRST_TOKEN_TIMEOUT"),
+        ("SCRIPT: hang", TimeLimits(2, 20, 0.1), "LLM_TOKEN_TIMEOUT"),
     ],
 )
 async def test_silence_has_a_limit_and_signs_of_life_do_not_count(
-    ask: Ask, provider: Provider, make_model: MakeModel, question: str, setting: str
+    ask: Ask, provider: Provider, make_model: MakeModel, question: str, limits: TimeLimits, setting: str
 ) -> None:
-    error = await fail(ask, question, make_model(limits=TimeLimits(2, 0.1, 0.1)))
+    error = await fail(ask, question, make_model(limits=limits))
     assert error.code == "timeout"
     assert setting in error.message
     log = await asyncio.to_thread(provider.read_log, until="hung_up")
