@@ -80,8 +80,9 @@ class Message(SQLModel, table=True):
 
     @property
     def duration(self) -> float | None:
-        """Seconds from the question to the end of the answer."""
-        return (self.ended_at - self.created_at).total_seconds() if self.ended_at else None
+        """Seconds from the question to the end of the answer; None where it went on only some other time."""
+        seconds = (self.ended_at - self.created_at).total_seconds() if self.ended_at else None
+        return seconds if seconds is not None and seconds < 3600 else None
 
     @property
     def usage(self) -> dict[str, Any] | None:
