@@ -263,15 +263,13 @@ class Answers:
         values: dict[str, object] = {"left_out_count": running.left_out_count}
         if running.usage:
             values |= {name: min(count, LAST_SEQUENCE) for name, count in running.usage._asdict().items()}
+        # Only while the row is ours: a worker that slept too long finds that it is not.
+        mine = update(Message).where(col(Message.id) == running.id, *self._own_and_running())
         async with self.database.session() as session:
-            if await self._update_own(session, running, **end_values(status, error, running.text), **values):
+            ended = await session.exec(mine.values(**end_values(status, error, running.text), **values))
+            if ended.rowcount:
                 await session.exec(delete(Piece).where(col(Piece.message_id) == running.id))
                 await session.commit()
-
-    async def _update_own(self, session: AsyncSession, running: RunningAnswer, **values: object) -> bool:
-        """Change the row only while it is ours: a worker that slept too long finds that it is not."""
-        mine = update(Message).where(col(Message.id) == running.id, *self._own_and_running())
-        return (await session.exec(mine.values(**values))).rowcount == 1
 
     def _own_and_running(self) -> tuple[ColumnElement[bool], ...]:
         return col(Message.worker) == self.worker, col(Message.status) == "running"

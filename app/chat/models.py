@@ -60,7 +60,7 @@ class Message(SQLModel, table=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     left_out_count: int = 0
-    sequence: int = 0  # characters of the answer that are saved
+    sequence: int = 0  # characters of an answer that has ended; a running one has its pieces
     worker: str | None = Field(default=None, max_length=64)
     lease_until: datetime | None = Field(default=None, sa_type=UTCDateTime)
     stop_requested_at: datetime | None = Field(default=None, sa_type=UTCDateTime)

@@ -162,4 +162,4 @@ def reading_at_pace(response: httpx2.Response, completion: Completion) -> Iterat
     try:
         yield
     finally:
-        stream.read = read  # the connection will be used again
+        del stream.read  # the connection will be used again, as it was
