@@ -38,7 +38,9 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app.state.settings = settings
     app.state.database = Database(settings)
     app.state.model = model or choose_model(settings)
-    app.state.answers = Answers(app.state.database, app.state.model, settings.llm_system_prompt)
+    app.state.answers = Answers(
+        app.state.database, app.state.model, settings.llm_system_prompt, settings.llm_answer_timeout
+    )
     environment.filters["markdown"] = markdown.render
 
     add_error_handlers(app)

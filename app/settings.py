@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     llm_connect_timeout: float = Field(5, gt=0)
     llm_first_token_timeout: float = Field(60, gt=0)
     llm_token_timeout: float = Field(30, gt=0)
+    llm_answer_timeout: float = Field(1800, gt=0)
 
     local_llm: Literal["auto", "on", "off"] = "auto"
     local_llm_gguf: str = ""

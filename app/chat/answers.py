@@ -16,15 +16,13 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, Message, Piece, Status
-from app.chat.running import End, Part, RunningAnswer
-from app.chat.service import LEASE_SECONDS, Asked, FullError, list_turns, read_pieces
-from app.database import Database, database_time, now
+from app.chat.models import Status
+from app.chat.running import PART_LENGTH, End, Part, RunningAnswer
+from app.chat.service import LEASE_SECONDS, Asked, FullError
+from app.chat.store import INTERRUPTED, AnswerStore
+from app.database import Database
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
 from app.llm.history import fit_turns
 
@@ -37,17 +35,18 @@ LONGEST_FRAME = 2.0  # while the database does not answer
 TICK_SECONDS = 0.5  # how often stops from elsewhere are looked for
 RENEWAL_SECONDS = 5.0  # how often leases are renewed
 POLL_SECONDS = (0.15, 0.5)  # how often a reader looks at an answer that another process writes: at first, at last
-PING_SECONDS = 15.0  # a reader who hears nothing for so long gets a sign of life
+PING_SECONDS = 4.0  # a reader who hears nothing for so long gets a sign of life; pages wait for two of them
 GRACE_SECONDS = 10.0  # how long the end of the process waits for the last saves
 PENDING_LENGTH = 65_536  # characters that may wait to be saved before the model has to wait
 ANSWERS_AT_ONCE = 1000  # of one process; more are refused before any is slowed down
+OTHER_DESCRIPTORS = 200  # open files that a process needs beside its answers
 ANSWER_LENGTH = 200_000  # characters; a model that never stops is cut here
 
 GO_ON = Turn("user", "Go on exactly where you stopped, in the middle of the sentence if need be. Repeat nothing.")
-INTERRUPTED = "The server stopped while this answer was being written."
 CUT = {  # what is said of an answer that the model did not end by itself
     "length": "The answer was cut here: it had reached its limit of tokens (LLM_MAX_TOKENS).",
     "too_long": "The answer was cut here: it had reached the longest length there is.",
+    "too_slow": "The answer was cut here: it had reached its limit of time (LLM_ANSWER_TIMEOUT).",
     "content_filter": "The answer was cut here by the model's provider, because of its rules.",
 }
 UNEXPECTED = "Something went wrong while this answer was being written. Try again."
@@ -56,11 +55,13 @@ UNEXPECTED = "Something went wrong while this answer was being written. Try agai
 class Answers:
     """The answers that this process writes, and the way to read any answer there is."""
 
-    def __init__(self, database: Database, model: LanguageModel, system_prompt: str) -> None:
-        self.database = database
+    def __init__(self, database: Database, model: LanguageModel, system_prompt: str, time_limit: float) -> None:
         self.model = model
         self.system_turn = Turn("system", system_prompt)
+        self.time_limit = time_limit
         self.worker = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.store = AnswerStore(database, self.worker)
+        self.room = count_room()
         self.running: dict[UUID, RunningAnswer] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.saver: asyncio.Task[None] | None = None
@@ -71,13 +72,17 @@ class Answers:
 
     def take_on(self) -> dict[str, str]:
         """Say for the row of one more answer who writes it: which model, in which process. FullError without room."""
-        if len(self.running) >= ANSWERS_AT_ONCE:
+        if len(self.running) >= self.room:
             raise FullError("Too many answers are being written at this moment. Send it again in a few seconds.")
         return {"model": self.model.label, "worker": self.worker}
 
     def start(self, asked: Asked) -> None:
-        """Begin to write an answer in a task that no request can end. The rows are saved already."""
-        if not asked.is_new:
+        """Begin to write an answer in a task that no request can end. The rows are saved already.
+
+        A question that was sent again may find an answer of ours that nobody writes: we were never told that the rows
+        were saved, because the connection to the database was cut at that moment.
+        """
+        if asked.answer.worker != self.worker or asked.answer.id in self.running:
             return
         running = self.running[asked.answer.id] = RunningAnswer(asked)
         self._spawn(self._write(running))
@@ -91,30 +96,32 @@ class Answers:
         if running := self.running.get(message_id):
             running.end("stopped")
 
-    async def read(self, message_id: UUID, after: int = 0) -> AsyncGenerator[Part | End | None, None]:
-        """Give what is saved after a character, then what comes, then the End; None now and then while all is quiet."""
-        position, pause, quiet = max(after, 0), POLL_SECONDS[0], 0.0
+    async def read(
+        self, message_id: UUID, after: int = 0, *, waits: bool = True
+    ) -> AsyncGenerator[Part | End | None, None]:
+        """Give what is saved after a character, then what comes, then the End; None now and then while all is quiet.
+
+        Who does not wait gets what there is.
+        """
+        loop = asyncio.get_running_loop()
+        position, pause, quiet_until = max(after, 0), POLL_SECONDS[0], loop.time() + PING_SECONDS
         while True:
-            if running := self.running.get(message_id):
-                changed = running.changed
-                if part := running.read(position):
-                    position = part.sequence
-                    yield part
-                elif not await happens(changed, PING_SECONDS):
-                    yield None
-                continue
-            part, end = await self._look(message_id, position)
+            running = self.running.get(message_id)
+            changed = running.changed if running else None
+            part, end = (running.read(position), None) if running else await self.store.look(message_id, position)
             if part:
-                position, pause, quiet = part.sequence, POLL_SECONDS[0], 0.0
+                position, pause, quiet_until = part.sequence, POLL_SECONDS[0], loop.time() + PING_SECONDS
                 yield part
+            if part and len(part.text) == PART_LENGTH:
+                continue  # there is more
             if end:
                 yield end
+            if end or not waits:
                 return
-            await asyncio.sleep(pause)
-            quiet += pause
+            await (happens(changed, PING_SECONDS) if changed else asyncio.sleep(pause))
             pause = min(pause * 1.5, POLL_SECONDS[1])
-            if quiet >= PING_SECONDS:
-                quiet = 0.0
+            if loop.time() >= quiet_until:
+                quiet_until = loop.time() + PING_SECONDS
                 yield None
 
     async def end_abandoned(self) -> None:
@@ -123,12 +130,8 @@ class Answers:
         if time < self.look_again_at:
             return
         self.look_again_at = time + TICK_SECONDS
-        abandoned = select(Message.id).where(Message.status == "running", col(Message.lease_until) < database_time())
         try:
-            async with self.database.session(reading=True) as session:
-                message_ids = (await session.exec(abandoned)).all()
-            for message_id in set(message_ids) - set(self.running):  # ours are late, but not abandoned
-                await self._interrupt(message_id)
+            await self.store.interrupt_abandoned(besides=self.running)  # ours are late, but not abandoned
         except SQLAlchemyError:  # whoever came by wanted something else, and gets it if the database allows
             log.exception("Abandoned answers could not be ended")
 
@@ -158,7 +161,7 @@ class Answers:
             running.listener.cancel()
         try:
             await asyncio.wait({running.listener})
-            await insist(partial(self._finish, running, *self._judge(running)))
+            await insist(partial(self.store.finish, running, *self._judge(running)))
         except Exception:
             log.exception("An answer could not be saved; its lease will run out")
         finally:
@@ -167,31 +170,38 @@ class Answers:
             running.wake()
 
     async def _listen(self, running: RunningAnswer) -> None:
-        turns, unseen_count = await insist(partial(self._read_turns, running.question))
+        turns, unseen_count = await insist(partial(self.store.read_turns, running.question))
         going_on = [Turn("assistant", running.so_far), GO_ON] if running.so_far else []
         turns, left_out_count = fit_turns(
             [self.system_turn, *turns, *going_on], self.model.context_tokens, kept_at_end=1 + len(going_on)
         )
         running.left_out_count = unseen_count + left_out_count
-        async with aclosing(self.model.stream(turns, self._next_frame)) as stream:
-            async for item in stream:
-                if isinstance(item, str):
-                    running.add(item)
-                    if not running.length:
-                        self.first_words.set()
-                    if running.length + running.arrived_length > ANSWER_LENGTH:
-                        running.finish = Finish("too_long")
-                        return
-                    if running.arrived_length > PENDING_LENGTH:
-                        await running.changed.wait()  # for the next save
-                elif isinstance(item, Usage):
-                    running.usage = item
-                else:
-                    running.finish = item
+        try:
+            async with (
+                asyncio.timeout(self.time_limit) as limit,
+                aclosing(self.model.stream(turns, self._next_frame)) as stream,
+            ):
+                await self._take_in(running, stream)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            running.finish = Finish("too_slow")
 
-    async def _read_turns(self, question: Message) -> tuple[list[Turn], int]:
-        async with self.database.session(reading=True) as session:
-            return await list_turns(session, question)
+    async def _take_in(self, running: RunningAnswer, stream: AsyncGenerator[str | Usage | Finish, None]) -> None:
+        async for item in stream:
+            if isinstance(item, str):
+                running.add(item)
+                if not running.length:
+                    self.first_words.set()
+                if running.length + running.arrived_length > ANSWER_LENGTH:
+                    running.finish = Finish("too_long")
+                    return
+                if running.arrived_length > PENDING_LENGTH:
+                    await running.changed.wait()  # for the next save
+            elif isinstance(item, Usage):
+                running.usage = item
+            else:
+                running.finish = item
 
     def _judge(self, running: RunningAnswer) -> tuple[Status, str | None]:
         """Say how an answer ended, and why, in a sentence for the person where it did not simply end."""
@@ -235,44 +245,12 @@ class Answers:
         await self.frame.wait()
 
     async def _save_pieces(self, batch: list[RunningAnswer]) -> None:
-        """Append to all answers in one transaction; those that are not ours any more get nothing, and end.
-
-        Their rows are locked, so that nobody ends an answer between our look and our commit.
-        """
-        if not batch:
-            return
-        these = col(Message.id).in_([running.id for running in batch])
-        ours = select(Message.id).where(these, *self._own_and_running()).order_by(col(Message.id))
-        async with self.database.engine.begin() as connection:
-            found = set((await connection.execute(ours.with_for_update(key_share=True))).scalars())
-            pieces = [
-                {"message_id": running.id, "start": running.length, "text": running.saving}
-                for running in batch
-                if running.id in found
-            ]
-            if pieces:
-                await connection.execute(self.database.insert_new(Piece), pieces)
+        ours = await self.store.save_pieces(batch) if batch else ()
         for running in batch:
-            if running.id in found:
+            if running.id in ours:
                 running.keep_piece()
             else:
                 running.end("interrupted")
-
-    async def _finish(self, running: RunningAnswer, status: Status, error: str | None) -> None:
-        """Write the one end that an answer has: the whole text and how it came to it."""
-        values: dict[str, object] = {"left_out_count": running.left_out_count}
-        if running.usage:
-            values |= {name: min(count, LAST_SEQUENCE) for name, count in running.usage._asdict().items()}
-        # Only while the row is ours: a worker that slept too long finds that it is not.
-        mine = update(Message).where(col(Message.id) == running.id, *self._own_and_running())
-        async with self.database.session() as session:
-            ended = await session.exec(mine.values(**end_values(status, error, running.text), **values))
-            if ended.rowcount:
-                await session.exec(delete(Piece).where(col(Piece.message_id) == running.id))
-                await session.commit()
-
-    def _own_and_running(self) -> tuple[ColumnElement[bool], ...]:
-        return col(Message.worker) == self.worker, col(Message.status) == "running"
 
     async def _tick(self) -> None:
         """While answers are written: see who is to stop or is not ours, and now and then renew all leases."""
@@ -282,71 +260,28 @@ class Answers:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 if loop.time() > renewed_at + RENEWAL_SECONDS:
-                    await self._renew_leases()
+                    await self.store.renew_leases(self.running)
                     renewed_at = loop.time()
                 await self._end_stopped()
             except Exception:  # whatever it is: without this task nobody would renew or stop anything
                 log.exception("Leases could not be renewed")
 
-    async def _renew_leases(self) -> None:
-        async with self.database.engine.begin() as connection:
-            mine = update(Message).where(*self._own_and_running())
-            await connection.execute(mine.values(lease_until=database_time(LEASE_SECONDS)))
-
     async def _end_stopped(self) -> None:
-        ours = list(self.running)
-        mine = select(Message.id, Message.stop_requested_at).where(*self._own_and_running())
-        async with self.database.session(reading=True) as session:
-            stops = dict((await session.exec(mine)).all())
-        for message_id in ours:
+        before = list(self.running)
+        stops = await self.store.list_stops()
+        for message_id in before:
             if message_id in self.running and (message_id not in stops or stops[message_id]):
                 self.running[message_id].end("stopped")
 
-    async def _look(self, message_id: UUID, position: int) -> tuple[Part | None, End | None]:
-        """Read an answer that nobody here writes: its text behind a position, and its end if it has one."""
-        async with self.database.session(reading=True) as session:
-            message = await session.get(Message, message_id)
-            if message is None:
-                return None, End(None)
-            finished = message.is_finished
-            text = message.text[position:] if finished else await read_pieces(session, message_id, position)
-            expired = not finished and await is_expired(session, message_id)
-        if expired:
-            await self._interrupt(message_id)
-        part = Part(position + len(text), text) if text else None
-        return part, End(message) if finished else None
 
-    async def _interrupt(self, message_id: UUID) -> None:
-        """End an answer whose worker is gone, with the text that it saved."""
-        async with self.database.session() as session:
-            abandoned = update(Message).where(col(Message.id) == message_id, col(Message.status) == "running")
-            abandoned = abandoned.where(col(Message.lease_until) < database_time())
-            # The row is taken first: from then on its old worker, should it wake up, can add nothing.
-            if (await session.exec(abandoned.values(worker=None))).rowcount:
-                text = await read_pieces(session, message_id)
-                ended = update(Message).where(col(Message.id) == message_id)
-                values = end_values("interrupted", INTERRUPTED, text)
-                values["ended_at"] = col(Message.lease_until)  # long ago, perhaps, and not when somebody came by
-                await session.exec(ended.values(**values))
-                await session.exec(delete(Piece).where(col(Piece.message_id) == message_id))
-            await session.commit()
-
-
-def end_values(status: Status, error: str | None, text: str) -> dict[str, object]:
-    return {
-        "status": status,
-        "error": error[:ERROR_LENGTH] if error else None,
-        "text": text,
-        "sequence": len(text),
-        "ended_at": now(),
-        "lease_until": None,
-        "worker": None,
-    }
-
-
-async def is_expired(session: AsyncSession, message_id: UUID) -> bool:
-    over = select(Message.id).where(Message.id == message_id, col(Message.lease_until) < database_time())
-    return (await session.exec(over)).first() is not None
+def count_room() -> int:
+    """Say how many answers this process can write: each needs a connection to the model and one to its reader."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return ANSWERS_AT_ONCE
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(ANSWERS_AT_ONCE, max((descriptors - OTHER_DESCRIPTORS) // 2, 1))
 
 
 async def insist(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

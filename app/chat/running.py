@@ -9,6 +9,8 @@ from app.chat.service import Asked
 from app.llm.base import Finish, Usage
 from app.llm.chunks import make_storable
 
+PART_LENGTH = 8_192  # characters; a reader who falls behind gets the rest in bites, and costs no more than one
+
 
 class Part(NamedTuple):
     """Saved text, and how many characters of the answer there are up to its end."""
@@ -68,10 +70,13 @@ class RunningAnswer:
         self.changed = asyncio.Event()
 
     def read(self, after: int) -> Part | None:
+        """Give what is saved after a character, as much as one event may hold."""
         if after >= self.length:
             return None
         first = bisect_right(self.starts, after) - 1
-        return Part(self.length, "".join(self.saved[first:])[after - self.starts[first] :])
+        last = bisect_right(self.starts, after + PART_LENGTH)
+        text = "".join(self.saved[first:last])[after - self.starts[first] :][:PART_LENGTH]
+        return Part(after + len(text), text)
 
     def end(self, status: Status) -> None:
         """Let go of the model; the writing task saves what there is."""

@@ -119,6 +119,17 @@ async def test_a_stopped_answer_goes_on(make_site: MakeSite) -> None:
     assert (await ada.post(f"{API}/messages/{answer}/continue")).status_code == 409
 
 
+async def test_an_answer_that_takes_too_long_is_cut_and_can_go_on(make_site: MakeSite) -> None:
+    model = ScriptedModel("Some ", asyncio.Event())
+    ada = await (await make_site(model, llm_answer_timeout=0.3)).person("ada")
+    path = f"{API}/conversations/{await begin(ada)}/messages"
+    answer = (await ada.post(path, json={"content": "Never stop"})).json()
+    assert (answer["status"], answer["text"]) == ("done", "Some ")
+    assert "LLM_ANSWER_TIMEOUT" in answer["error"] and model.closed_early == 1
+    model._pieces = ("more.",)
+    assert (await ada.post(f"{API}/messages/{answer['id']}/continue")).json()["text"] == "Some more."
+
+
 async def test_a_full_process_says_so_before_anything_is_saved(
     make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
