@@ -38,9 +38,7 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app.state.settings = settings
     app.state.database = Database(settings)
     app.state.model = model or choose_model(settings)
-    app.state.answers = Answers(
-        app.state.database, app.state.model, settings.llm_system_prompt, settings.llm_answer_timeout
-    )
+    app.state.answers = Answers(app.state.database, app.state.model, settings.llm_system_prompt)
     environment.filters["markdown"] = markdown.render
 
     add_error_handlers(app)

@@ -29,7 +29,8 @@ class Chunk(msgspec.Struct):
 
 
 decoder = msgspec.json.Decoder(Chunk)
-client = httpx2.AsyncClient(base_url=sys.argv[1], timeout=60)
+limits = httpx2.Limits(max_connections=None)
+client = httpx2.AsyncClient(base_url=sys.argv[1], timeout=60, limits=limits)
 
 
 async def app(
@@ -51,7 +52,7 @@ async def app(
 if __name__ == "__main__":
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen()
+        listener.listen(2048)
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         options = {"http": "httptools", "loop": "asyncio", "lifespan": "off", "log_config": None}
         uvicorn.Server(uvicorn.Config(app, **options)).run([listener])  # type: ignore[arg-type]
