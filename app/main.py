@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from app.admin import add_admin
 from app.auth.routes import router as auth_router
+from app.auth.watch import SessionWatch
 from app.chat import markdown
 from app.chat.answers import Answers
 from app.chat.api import router as chat_api_router
@@ -37,8 +38,11 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app = FastAPI(title=settings.site_name, version="1", docs_url=None, redoc_url=None, openapi_url=None, lifespan=run)
     app.state.settings = settings
     app.state.database = Database(settings)
+    app.state.session_watch = SessionWatch(app.state.database)
     app.state.model = model or choose_model(settings)
-    app.state.answers = Answers(app.state.database, app.state.model, settings.llm_system_prompt)
+    app.state.answers = Answers(
+        app.state.database, app.state.model, settings.llm_system_prompt, settings.llm_answer_timeout
+    )
     environment.filters["markdown"] = markdown.render
 
     add_error_handlers(app)
@@ -65,6 +69,7 @@ async def run(app: FastAPI) -> AsyncIterator[None]:
     """Nothing is needed to start; at the end running answers are finished or saved."""
     yield
     await app.state.answers.close(PATIENCE_SECONDS if app.state.settings.is_production else 0)
+    await app.state.session_watch.close()
     await app.state.model.aclose()
     await app.state.database.close()
 

@@ -29,6 +29,8 @@ from app.auth.models import User
 from app.auth.passwords import hash_password
 from app.llm.scripted import ScriptedModel
 from app.main import create_app
+from app.management.protocol import Protocol
+from app.management.server import open_listener
 from app.settings import ROOT, Settings, load_settings
 from tests.postgres import postgres_databases
 from tests.provider import provider, server_url  # noqa: F401 (fixtures for all)
@@ -151,9 +153,8 @@ async def known_hash() -> str:
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncIterator[Site]:
     """Serve an app over real HTTP, in this event loop, so that tests can hold its model back."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1)
+    with open_listener(socket.AF_INET, ("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, http=Protocol, log_config=None, timeout_graceful_shutdown=1)
         config.load()
         # Its start and its end without its main loop, which looks only ten times a second whether it is over.
         server = uvicorn.Server(config)

@@ -173,6 +173,15 @@ async def get_token(session: AsyncSession, token: str, kind: TokenKind) -> Acces
     return (await session.exec(known.where(AccessToken.expires_at > now()))).first()
 
 
+async def list_valid_tokens(session: AsyncSession, tokens: set[str]) -> set[str]:
+    """Of many tokens, of any kind, give those that still open something."""
+    hashed = {hash_token(session, token): token for token in tokens}
+    known = (
+        select(AccessToken.token).join(User).where(col(AccessToken.token).in_(hashed), AccessToken.expires_at > now())
+    )
+    return {hashed[found] for found in await session.exec(known.where(col(User.is_active)))}
+
+
 async def count_sessions(session: AsyncSession, user: User) -> int:
     mine = select(func.count()).where(col(AccessToken.user_id) == user.id, col(AccessToken.kind) == "session")
     return (await session.exec(mine.where(col(AccessToken.expires_at) > now()))).one()

@@ -8,7 +8,7 @@ The id of an event is the number of the answer's characters up to its end, so `?
 goes on exactly there. Each process can do that from the database alone.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ from app.chat.dependencies import (
     OwnMessage,
     refusing,
 )
-from app.chat.events import PING, encode_event, stream_events, wants_events
+from app.chat.events import PING, encode_event, stream_events, wants_all_now, wants_events
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, TEXT_LENGTH, TITLE_LENGTH, Message, Role, Status
 from app.chat.running import End
 from app.chat.titles import NEW_TITLE
@@ -186,9 +186,9 @@ async def read_message(message: OwnMessage) -> MessageOut:
 
 
 @router.get("/messages/{message_id}/events", response_model=None, responses={**ERRORS, 200: EVENTS})
-async def follow_message(answers: AnswersDep, answer: OwnAnswer, cursor: Cursor) -> StreamingResponse:
+async def follow_message(request: Request, answers: AnswersDep, answer: OwnAnswer, cursor: Cursor) -> StreamingResponse:
     """Read an answer's events, from the beginning or after one that was seen; to the end, if it still runs."""
-    return stream_events(write_events(answers, answer.id, cursor))
+    return stream_events(request, write_events(request, answers, answer.id, cursor))
 
 
 @router.post(
@@ -216,15 +216,17 @@ async def stop_message(session: SessionDep, answers: AnswersDep, answer: OwnAnsw
 async def give_answer(request: Request, answers: Answers, asked: service.Asked) -> MessageOut | StreamingResponse:
     answers.start(asked)
     if wants_events(request):
-        return stream_events(write_events(answers, asked.answer.id, -1))
+        return stream_events(request, write_events(request, answers, asked.answer.id, -1))
     return await wait_for_end(answers, asked.answer.id)
 
 
-async def write_events(answers: Answers, message_id: UUID, cursor: int) -> AsyncIterator[bytes]:
+async def write_events(
+    request: Request, answers: Answers, message_id: UUID, cursor: int
+) -> AsyncGenerator[bytes, None]:
     if cursor < 0:
         yield encode_event("answer", 0, {"id": str(message_id)})
     length = max(cursor, 0)
-    async with aclosing(answers.read(message_id, cursor)) as parts:
+    async with aclosing(answers.read(message_id, cursor, waits=not wants_all_now(request))) as parts:
         async for part in parts:
             if part is None:
                 yield PING

@@ -4,15 +4,19 @@ An event carries an integer id and JSON, so no text of a model or a person can b
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
+from app.auth.watch import SessionWatch
+
 MEDIA_TYPE = "text/event-stream"
 PING = b": ping\n\n"
+SIGNED_OUT = b'event: closed\ndata: {"reason":"signed_out"}\n\n'
 # Proxies must neither keep nor gather nor recompress what streams.
 HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
@@ -23,9 +27,28 @@ def encode_event(name: str, id: int, data: Any) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (id, name.encode(), _encoder.encode(data))
 
 
-def stream_events(events: AsyncIterable[bytes]) -> StreamingResponse:
-    return StreamingResponse(events, media_type=MEDIA_TYPE, headers=HEADERS)
+def stream_events(request: Request, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    return StreamingResponse(while_signed_in(request, events), media_type=MEDIA_TYPE, headers=HEADERS)
+
+
+async def while_signed_in(request: Request, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    watch: SessionWatch = request.app.state.session_watch
+    async with aclosing(events):
+        with watch.follow(request.state.token) as watched:
+            async for event in events:
+                if not watched.is_valid:
+                    yield SIGNED_OUT
+                    return
+                yield event
 
 
 def wants_events(request: Request) -> bool:
     return MEDIA_TYPE in request.headers.get("accept", "")
+
+
+def wants_all_now(request: Request) -> bool:
+    """Whether the reader wants what there is and no waiting: behind a proxy that keeps a stream back until its end.
+
+    Source: https://www.rfc-editor.org/rfc/rfc7240#section-4.3
+    """
+    return "wait=0" in request.headers.get("prefer", "").replace(" ", "")

@@ -10,7 +10,7 @@ each form leads to the page, which shows what is saved.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 from uuid import uuid4
@@ -31,7 +31,7 @@ from app.chat.dependencies import (
     refusal,
     refusing,
 )
-from app.chat.events import PING, encode_event, stream_events, wants_events
+from app.chat.events import PING, encode_event, stream_events, wants_all_now, wants_events
 from app.chat.markdown import BlockStream, Patch
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, Conversation, Message
 from app.chat.running import End
@@ -173,7 +173,9 @@ async def follow_answer(
     request: Request, answers: AnswersDep, conversation: OwnConversation, answer: AnswerInside
 ) -> Response:
     """Give an answer's events once more, running or ended: to a page that was loaded anew or cut off."""
-    return stream_events(write_events(request, answers, answer, describe_answer(request, conversation, answer)))
+    return stream_events(
+        request, write_events(request, answers, answer, describe_answer(request, conversation, answer))
+    )
 
 
 async def ask(
@@ -207,7 +209,7 @@ def show_answer(
     if with_item:
         item = {"conversation": asked.conversation, "current_id": asked.conversation.id}
         opening["item"] = render(request, "chat/_conversation_item.html", **item)
-    return stream_events(write_events(request, answers, asked.answer, opening))
+    return stream_events(request, write_events(request, answers, asked.answer, opening))
 
 
 async def refuse(
@@ -230,12 +232,12 @@ async def refuse(
 
 async def write_events(
     request: Request, answers: Answers, answer: Message, opening: dict[str, Any]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Write an answer's events for one reader, from its first word on."""
     blocks = BlockStream()
     length = 0
     yield encode_event("open", length, opening)
-    async with aclosing(answers.read(answer.id)) as parts:
+    async with aclosing(answers.read(answer.id, waits=not wants_all_now(request))) as parts:
         async for part in parts:
             if part is None:
                 yield PING

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8000
 BACKLOG = 2048
+SEND_BUFFER_LENGTH = 65_536  # bytes that the system keeps for a slow reader; by itself it takes up to four million
 HOST = r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]+\]|(?=.*[a-z])[a-z0-9.-]+|0"
 ADDRESS = re.compile(rf"((?P<host>{HOST}):)?(?P<port>[0-9]+)", re.IGNORECASE)
 
@@ -88,6 +89,7 @@ def open_listener(family: int, where: Any) -> socket.socket:
     try:
         if os.name == "posix":  # elsewhere this would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_LENGTH)  # its connections inherit it
         listener.bind(where)
         listener.listen(BACKLOG)
     except OSError:
@@ -152,7 +154,7 @@ def run_uvicorn(listener: socket.socket, settings: Settings, reloads: bool, work
     config = uvicorn.Config(
         "app.management.server:load_app",
         factory=True,
-        http="httptools",
+        http="app.management.protocol:Protocol",
         loop="asyncio",
         ws="none",
         lifespan="on",

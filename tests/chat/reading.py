@@ -30,7 +30,7 @@ async def read_events(response: httpx2.Response) -> AsyncIterator[Event]:
             name, _, value = line.partition(": ")
             fields[name] = value
         elif "data" in fields:
-            yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+            yield Event(int(fields.get("id", -1)), fields["event"], json.loads(fields["data"]))
             fields = {}
 
 
@@ -60,6 +60,11 @@ def html_of(events: list[Event]) -> str:
     """What the page shows of an answer in the end."""
     patches = [Patch(**event.data) for event in events if event.name == "patch"]
     return "".join(f"<div>{block}</div>" for block in join_patches(patches))
+
+
+def text_of(events: list[Event]) -> str:
+    """The answer as a program puts it together."""
+    return "".join(event.data["text"] for event in events if event.name == "piece")
 
 
 async def wait_until_ended(person: Person, message_id: str | UUID) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from itertools import cycle
 
 import pytest
 
-from tests.chat.reading import EVENTS, Event, read_events
+from tests.chat.reading import EVENTS, Event, read_events, text_of
 from tests.faults.conftest import API, Client, StartWorker, Worker, begin, needs_posix, script
 from tests.management.conftest import list_group
 from tests.provider import Provider
@@ -14,10 +14,6 @@ from tests.provider import Provider
 pytestmark = [pytest.mark.anyio, needs_posix]
 
 LEASE_AND_MORE = 20 + 15
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(event.data["text"] for event in events if event.name == "piece")
 
 
 async def start_answer(ada: Client, worker: Worker, **options: int) -> tuple[str, list[Event]]:
