@@ -4,7 +4,8 @@
 //   open   the question and the empty answer, and the addresses to follow and to stop it
 //   patch  block n of the answer: how much of its HTML stays, and what comes after that
 //   done   the line under the answer, and the words for screen readers
-// An answer lives on the server. When the connection is cut we ask again, and the answer is drawn anew.
+// An answer lives on the server. When the connection is cut we ask again, and the answer is drawn anew. Where something
+// on the way keeps the stream back, we ask once a second for what there is.
 // Without this file the form posts, and the page reloads itself until the answer is there.
 
 const form = document.querySelector("[data-chat-form]");
@@ -17,12 +18,14 @@ const box = form.elements.text;
 const send = form.querySelector("[data-chat-send]");
 const stop = form.querySelector("[data-chat-stop]");
 
-const LONGEST_SILENCE = 45_000; // a connection that says nothing for so long is taken for dead
+const LONGEST_SILENCE = 8_000; // the server says something every four seconds, so a quiet line is dead or kept back
+const POLL = 1_000; // between two questions for what there is
 const LONGEST_PAUSE = 15_000; // between two tries to connect again
 const PATIENCE = 3_000; // a short cut is mended without a word
 const hasKeyboard = !matchMedia("(hover: none) and (pointer: coarse)").matches;
 
 let current = null; // the answer that is being written now, or null
+let isKeptBack = false; // by a proxy that gives a stream only at its end
 
 const say = (text) => document.dispatchEvent(new CustomEvent("announce", { detail: text }));
 
@@ -111,6 +114,7 @@ async function write({ url, body, text, resume }) {
   if (current) return;
   const answer = {
     text, follow: resume, lastId: -1, blocks: [], article: null, isDone: false, isStopped: false,
+    isNews: !resume, polls: isKeptBack,
   };
   current = answer;
   showBusy(true);
@@ -128,12 +132,17 @@ async function write({ url, body, text, resume }) {
   }
 }
 
-// Returns a sentence if the server did not take the question.
+// Returns a sentence if the server did not take the question. One that got no word is sent again: its key makes it one.
 async function post(answer, url, body) {
-  const response = await connect(url, { method: "POST", body });
-  if (response && !response.ok) return readRefusal(response);
-  if (response) await listen(answer, response);
-  if (!answer.follow) return "The server cannot be reached. Nothing is lost: try again in a moment.";
+  for (const isLast of [false, true]) {
+    const response = await connect(answer, url, { method: "POST", body });
+    if (response && !response.ok) return readRefusal(response);
+    if (response) await listen(answer, response);
+    if (answer.follow) return;
+    if (!answer.polls) break;
+    if (!isLast && !body.has("client_key")) return location.reload();
+  }
+  return "The server cannot be reached. Nothing is lost: try again in a moment.";
 }
 
 async function readRefusal(response) {
@@ -141,8 +150,13 @@ async function readRefusal(response) {
   return typeof detail === "string" ? detail : `The server answered with error ${response.status}. Try again in a moment.`;
 }
 
+function followUnfinished() {
+  const unfinished = thread.querySelector("[data-resume]");
+  if (unfinished) write({ resume: unfinished.dataset.resume });
+}
+
 async function keepFollowing(answer) {
-  let pause = answer.lastId < 0 ? 0 : 500;
+  let pause = answer.lastId < 0 ? 0 : shortestPause(answer);
   let warning = null;
   const connected = () => {
     clearTimeout(warning);
@@ -154,13 +168,15 @@ async function keepFollowing(answer) {
     warning ??= setTimeout(showProblem, PATIENCE, "The connection is lost. Connecting again …");
     await waitFor(pause);
     pause = Math.min(Math.max(pause * 2, 500), LONGEST_PAUSE);
-    const response = await connect(answer.follow);
+    const response = await connect(answer, answer.follow);
     if (response?.ok) await listen(answer, response, connected);
     else if ([401, 403, 404].includes(response?.status)) return giveUp(answer, warning);
-    if (answer.lastId > seen) pause = 500;
+    if (answer.lastId > seen || (answer.polls && response)) pause = shortestPause(answer);
   }
   clearTimeout(warning);
 }
+
+const shortestPause = (answer) => (answer.polls ? POLL : 500);
 
 // Signed out or deleted meanwhile, perhaps in another tab. A reload says which, unless this is one.
 function giveUp(answer, warning) {
@@ -170,21 +186,34 @@ function giveUp(answer, warning) {
 }
 
 // null when the network or the server is not there
-const connect = (url, options) =>
-  fetch(url, { ...options, headers: { Accept: "text/event-stream" } }).catch(() => null);
+async function connect(answer, url, options) {
+  const headers = { Accept: "text/event-stream" };
+  if (answer.polls) headers.Prefer = "wait=0";
+  const abort = new AbortController();
+  const silence = setTimeout(() => {
+    abort.abort();
+    answer.polls = isKeptBack = true;
+  }, LONGEST_SILENCE);
+  const response = await fetch(url, { ...options, headers, signal: abort.signal }).catch(() => null);
+  clearTimeout(silence);
+  return response;
+}
 
 // Reads events until the stream ends or is cut. All that has come is put in place before the page is drawn.
 async function listen(answer, response, onFirst) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let rest = null;
   while (!answer.isDone) {
-    const silence = setTimeout(() => reader.cancel(), LONGEST_SILENCE);
+    const silence = setTimeout(() => {
+      reader.cancel();
+      answer.polls = true;
+      isKeptBack ||= rest === null;
+    }, LONGEST_SILENCE);
     const { value, done } = await reader.read().catch(() => ({ done: true }));
     clearTimeout(silence);
     if (done) return;
-    onFirst?.();
-    onFirst = null;
-    const parts = (rest + value).split("\n\n");
+    if (rest === null) onFirst?.();
+    const parts = ((rest ?? "") + value).split("\n\n");
     rest = parts.pop();
     for (const part of parts) receive(answer, parse(part));
     scrollToEnd();
@@ -229,6 +258,8 @@ function open(answer, { id, html, stop: stopUrl, follow, url, title, item, repla
     answer.text = undefined;
   }
   enterConversation(url, title, item);
+  if (answer.isNews) otherTabs.postMessage(location.pathname);
+  answer.isNews = false;
   if (answer.isStopped) stopAnswer();
 }
 
@@ -246,6 +277,7 @@ function finish(answer, { html, announce }) {
   tools.innerHTML = html;
   tools.dispatchEvent(new Event("inserted", { bubbles: true }));
   answer.article.removeAttribute("aria-busy");
+  answer.article.removeAttribute("data-resume");
   answer.isDone = true;
   say(announce);
 }
@@ -290,8 +322,39 @@ const waitFor = (milliseconds) => new Promise((resolve) => {
   setTimeout(resolve, milliseconds);
 });
 
-addEventListener("online", () => wakeUp());
-document.addEventListener("visibilitychange", () => { if (!document.hidden) wakeUp(); });
+addEventListener("online", () => {
+  isKeptBack = false;
+  wakeUp();
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  wakeUp();
+  catchUp();
+});
+
+// --- Other tabs ------------------------------------------------------------------------------------------
+
+// A question that was asked in another tab, or on another device before we come back to this one, is shown here, too.
+const otherTabs = new BroadcastChannel("chat");
+otherTabs.addEventListener("message", ({ data: path }) => { if (path === location.pathname) catchUp(); });
+
+async function catchUp() {
+  if (current || location.search) return;
+  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!response?.ok || response.redirected || current) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const fresh = page.querySelector("[data-chat-thread]");
+  if (current || !fresh || describe(fresh) === describe(thread)) return;
+  document.querySelector("[data-chat-start]")?.remove();
+  thread.replaceChildren(...fresh.children);
+  followUnfinished();
+  scrollToEnd();
+}
+
+// Which messages there are, and which of them is being written.
+const describe = (thread) =>
+  Array.from(thread.querySelectorAll(".message"), ({ id, dataset }) => id + ("resume" in dataset ? "…" : "")).join();
 
 // --- What a person sees ----------------------------------------------------------------------------------
 
@@ -341,5 +404,4 @@ new ResizeObserver(scrollToEnd).observe(log); // the box grows, the phone's keyb
 // --- Start -----------------------------------------------------------------------------------------------
 
 scrollToEnd();
-const unfinished = thread.querySelector("[data-resume]");
-if (unfinished) write({ resume: unfinished.dataset.resume });
+followUnfinished();

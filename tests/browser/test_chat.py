@@ -10,6 +10,7 @@ from app.llm.base import LLMError
 from app.llm.scripted import ScriptedModel
 from tests.browser.conftest import PHONE, OpenPage
 from tests.conftest import MakeSite, Site
+from tests.faults.gateway import keeping_back
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
@@ -101,6 +102,28 @@ async def test_a_second_tab_follows(make_site: MakeSite, open_page: OpenPage) ->
         await expect(tab.get_by_role("button", name="Copy answer")).to_be_visible()
 
 
+async def test_a_tab_that_was_open_before_shows_what_another_one_asked(
+    make_site: MakeSite, open_page: OpenPage
+) -> None:
+    gate = asyncio.Event()
+    site: Site = await make_site(ScriptedModel("First. ", gate, "Second."))
+    page = await open_page(site, "ada")
+    await page.goto("/chat")
+    gate.set()
+    await send(page, "One?")
+    await expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    gate.clear()
+    await send(page, "Two?")
+    await other.locator(".question", has_text="Two?").wait_for()
+    await expect(other.locator(".reply .answer").last).to_have_text("First.")
+    gate.set()
+    for tab in (page, other):
+        await expect(tab.locator(".reply .answer").last).to_have_text("First. Second.")
+        await expect(tab.get_by_role("button", name="Copy answer")).to_have_count(2)
+
+
 async def test_a_cut_connection_mends_itself(make_site: MakeSite, open_page: OpenPage) -> None:
     gate = asyncio.Event()
     site: Site = await make_site(ScriptedModel("Before. ", gate, "After."))
@@ -113,6 +136,25 @@ async def test_a_cut_connection_mends_itself(make_site: MakeSite, open_page: Ope
     await page.context.set_offline(False)
     await expect(page.locator(".answer", has_text="After.")).to_be_visible(timeout=15_000)
     await expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
+
+
+@pytest.mark.slow
+async def test_f37_a_gateway_that_keeps_streams_back_is_asked_again_and_again(
+    make_site: MakeSite, open_page: OpenPage
+) -> None:
+    gate = asyncio.Event()
+    site: Site = await make_site(ScriptedModel("First. ", gate, "Second."))
+    async with keeping_back(site.url) as url:
+        page = await open_page(site, "ada", base_url=url)
+        await page.goto("/chat")
+        await send(page)
+        await expect(page.locator(".reply .answer")).to_have_text("First.", timeout=15_000)
+        gate.set()
+        await expect(page.locator(".reply .answer")).to_have_text("First. Second.")
+        await expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
+        await expect(page.locator(".message")).to_have_count(2)
+        await page.reload()
+        await expect(page.locator(".message")).to_have_count(2)
 
 
 async def test_a_failed_answer_can_be_tried_again(make_site: MakeSite, open_page: OpenPage) -> None:
