@@ -57,13 +57,22 @@ def respond(
     title, usual = WORDS.get(status, ("That did not work", "Go back and try again."))
     sentence = sentence or usual
     if wants_page(request):
-        response: Response = render_page(
-            request, "errors/error.html", status, status=status, title=title, sentence=sentence
-        )
+        page = {"status": status, "title": title, "sentence": sentence, "draft": find_draft(request)}
+        response: Response = render_page(request, "errors/error.html", status, **page)
     else:
         response = JSONResponse({"detail": sentence}, status)
     response.headers.update(headers or {})
     return response
+
+
+def find_draft(request: Request) -> str:
+    """Give the text of a form that could not be taken, so that nobody has to type it again.
+
+    Only of a form that has been read already, which Starlette keeps here: an error is no time to read on.
+    """
+    form = getattr(request, "_form", None)
+    text = form.get("text") if form else None
+    return text if isinstance(text, str) else ""
 
 
 def wants_page(request: Request) -> bool:

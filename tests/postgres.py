@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +22,8 @@ PORT = 5432  # only a name: the server listens on a socket in a folder of its ow
 class Server:
     """Makes databases on a server, each a copy of one template."""
 
-    def __init__(self, admin_url: str) -> None:
+    def __init__(self, admin_url: str, control: "Control | None" = None) -> None:
+        self.control = control
         self.admin_url = make_url(admin_url.replace("postgres://", "postgresql://"))
         self.template = f"template_{uuid4().hex[:12]}"
         self.made = [self.template]
@@ -52,17 +53,32 @@ class Server:
 
 @contextmanager
 def postgres_databases(url: str | None = None) -> Iterator[Server]:
-    with start_postgres() if url is None else _given(url) as admin_url:
-        server = Server(admin_url)
+    with nullcontext() if url else start_postgres() as control:
+        server = Server(control.url if control else str(url), control)
         try:
             yield server
         finally:
             server.close()
 
 
-@contextmanager
-def _given(url: str) -> Iterator[str]:
-    yield url
+class Control:
+    """Starts and stops a server of our own, which only listens on a socket in its folder."""
+
+    def __init__(self, folder: Path, command: list[str | Path]) -> None:
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self.folder = folder
+        self.is_running = False
+        self._command = command
+
+    def start(self) -> None:
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off -c max_connections=300"
+        subprocess.run([*self._command, "-o", options, "-l", self.folder / "log", "start"], check=True)
+        self.is_running = True
+
+    def stop(self) -> None:
+        """As a crash does: whoever is connected is cut off."""
+        subprocess.run([*self._command, "-m", "immediate", "stop"], check=True)
+        self.is_running = False
 
 
 def find_binaries() -> Path | None:
@@ -82,8 +98,7 @@ def find_binaries() -> Path | None:
 
 
 @contextmanager
-def start_postgres() -> Iterator[str]:
-    """Start a server that only listens on a socket in a folder of its own, and give its URL."""
+def start_postgres() -> Iterator[Control]:
     binaries = find_binaries()
     if binaries is None:
         miss("No PostgreSQL was found. Install it, or give --database postgresql://user:password@host/name.")
@@ -95,13 +110,12 @@ def start_postgres() -> Iterator[str]:
         data = folder / "data"
         quiet: list[str | Path] = ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", "--username=postgres"]
         subprocess.run([*drop, binaries / "initdb", "-D", data, *quiet], check=True, capture_output=True)
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=300"
-        control = [*drop, binaries / "pg_ctl", "-D", data, "-w", "-s"]
-        subprocess.run([*control, "-o", options, "-l", folder / "log", "start"], check=True)
+        control = Control(folder, [*drop, binaries / "pg_ctl", "-D", data, "-w", "-s"])
+        control.start()
         try:
-            yield f"postgresql://postgres@/postgres?host={folder}"
+            yield control
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True)
+            control.stop()
 
 
 def become_nobody(folder: Path, binaries: Path) -> tuple[list[str | Path], Path]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+from uuid import uuid4
 
 import pytest
 from fastapi.routing import APIRoute
@@ -148,6 +149,13 @@ async def test_missing_tables_are_a_sentence(site: Site, ada: Person) -> None:
     response = await ada.get("/chat")
     assert response.status_code == 503
     assert "python oppman.py migrate" in html.unescape(response.text)
+
+
+async def test_an_error_page_keeps_what_was_typed(ada: Person) -> None:
+    gone = f"/chat/{uuid4()}/messages"
+    page = (await ada.post(gone, data={"text": "Keep <b>me</b>"})).text
+    assert "Keep &lt;b&gt;me&lt;/b&gt;</textarea>" in page
+    assert "<textarea" not in (await ada.post(gone)).text
 
 
 async def test_readiness_waits_for_no_writer(site: Site) -> None:

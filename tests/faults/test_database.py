@@ -1,0 +1,127 @@
+"""A database that is away, locked or full: nothing that was confirmed is lost. Names as in the fault table."""
+
+import asyncio
+import html
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.chat.reading import EVENTS, JSON, Event, read_events
+from tests.conftest import MakeSite, Person, Site, migrate
+from tests.faults.conftest import API
+from tests.postgres import Control, Server, postgres_databases
+
+pytestmark = pytest.mark.anyio
+
+TEXT = "Please keep\n<b>this</b> & that."
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL of these tests alone, because they stop it."""
+    with postgres_databases() as server, pytest.MonkeyPatch.context() as patch:
+        migrate(server.template_url, patch)
+        yield server
+
+
+@pytest.fixture
+def postgres_url(server: Server) -> str:
+    return server.copy_template()
+
+
+@pytest.fixture
+def control(server: Server) -> Iterator[Control]:
+    """Stops and starts that PostgreSQL."""
+    assert server.control
+    yield server.control
+    if not server.control.is_running:
+        server.control.start()
+
+
+async def start_path(person: Person) -> str:
+    """Begin a conversation, and give the path of its messages."""
+    begun = await person.post(f"{API}/conversations", headers=JSON)
+    return f"{API}/conversations/{begun.json()['id']}/messages"
+
+
+async def list_messages(person: Person, path: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = (await person.get(path, headers=JSON)).json()["items"]
+    return items
+
+
+class Reading:
+    """An answer that is read by a program, event after event; a reader that is cut off goes on where it was."""
+
+    def __init__(self, person: Person, stack: AsyncExitStack) -> None:
+        self.person = person
+        self.stack = stack
+        self.seen: list[Event] = []
+
+    async def ask(self, path: str, text: str = "Who is Ada?") -> "Reading":
+        return await self._open(self.person.stream("POST", path, json={"content": text}, headers=EVENTS))
+
+    async def _open(self, stream: Any) -> "Reading":
+        self.response = await self.stack.enter_async_context(stream)
+        assert self.response.status_code == 200, await self.response.aread()
+        self.events = read_events(self.response)
+        return self
+
+    async def read(self, count: int = 100_000) -> "Reading":
+        """Read so many events, or up to the end."""
+        async with asyncio.timeout(60):
+            async for event in self.events:
+                self.seen.append(event)
+                count -= 1
+                if not count:
+                    break
+        return self
+
+    @property
+    def id(self) -> str:
+        message_id: str = self.seen[0].data["id"]
+        return message_id
+
+    @property
+    def text(self) -> str:
+        return "".join(event.data["text"] for event in self.seen if event.name == "piece")
+
+    @property
+    def end(self) -> dict[str, Any]:
+        assert self.seen[-1].name == "end", self.seen[-1]
+        message: dict[str, Any] = self.seen[-1].data["message"]
+        return message
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def test_f16_a_database_that_is_away_keeps_the_typed_text(
+    make_site: MakeSite, postgres_url: str, control: Control
+) -> None:
+    site: Site = await make_site(database_url=postgres_url)
+    ada = await site.person("ada")
+    path = await start_path(ada)
+    form = {"text": TEXT, "client_key": "k"}
+    page_path = path.removeprefix(API).replace("/conversations", "/chat")
+    await asyncio.to_thread(control.stop)
+    async with asyncio.timeout(3):
+        page = await ada.post(page_path, data=form)
+    assert page.status_code == 503 and page.headers["Retry-After"]
+    assert f"readonly>\n{html.escape(TEXT)}</textarea>" in page.text
+    assert "Traceback" not in page.text
+    async with asyncio.timeout(3):
+        refused = await ada.post(path, json={"content": TEXT, "client_key": "k"}, headers=JSON)
+    assert refused.status_code == 503
+    assert "Nothing is lost" in refused.json()["detail"]
+
+    await asyncio.to_thread(control.start)
+    assert await list_messages(ada, path) == []
+    assert (await ada.post(page_path, data=form)).status_code == 303
+    answer = (await ada.post(path, json={"content": TEXT, "client_key": "k"}, headers=JSON)).json()
+    assert answer["status"] == "done"
+    assert [message["text"] for message in await list_messages(ada, path)] == [TEXT, "Hello Ada."]
