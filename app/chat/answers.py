@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
@@ -18,7 +19,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.chat.models import Status
+from app.chat.models import Message, Status
 from app.chat.running import PART_LENGTH, End, Part, RunningAnswer
 from app.chat.service import LEASE_SECONDS, Asked, FullError
 from app.chat.store import INTERRUPTED, AnswerStore
@@ -63,6 +64,7 @@ class Answers:
         self.store = AnswerStore(database, self.worker)
         self.room = count_room()
         self.running: dict[UUID, RunningAnswer] = {}
+        self.begun: deque[UUID] = deque(maxlen=10 * ANSWERS_AT_ONCE)  # here, and not to be begun by a repeated send
         self.tasks: set[asyncio.Task[None]] = set()
         self.saver: asyncio.Task[None] | None = None
         self.ticker: asyncio.Task[None] | None = None
@@ -79,17 +81,20 @@ class Answers:
     def start(self, asked: Asked) -> None:
         """Begin to write an answer in a task that no request can end. The rows are saved already.
 
-        A question that was sent again may find an answer of ours that nobody writes: we were never told that the rows
-        were saved, because the connection to the database was cut at that moment.
+        A repeated send begins it where the first one did not: a commit whose confirmation was lost is an error there.
         """
-        if asked.answer.worker != self.worker or asked.answer.id in self.running:
+        if asked.answer.id in self.running or not (asked.is_new or self._is_forgotten(asked.answer)):
             return
+        self.begun.append(asked.answer.id)
         running = self.running[asked.answer.id] = RunningAnswer(asked)
         self._spawn(self._write(running))
         if self.saver is None or self.saver.done():
             self.saver = self._spawn(self._keep_saving())
         if self.ticker is None or self.ticker.done():
             self.ticker = self._spawn(self._tick())
+
+    def _is_forgotten(self, answer: Message) -> bool:
+        return answer.status == "running" and answer.worker == self.worker and answer.id not in self.begun
 
     def stop(self, message_id: UUID) -> None:
         """Stop an answer if this process writes it. Elsewhere the worker sees the row (service.request_stop)."""

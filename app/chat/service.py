@@ -60,6 +60,7 @@ class Asked(NamedTuple):
     conversation: Conversation
     question: Message
     answer: Message
+    is_new: bool  # False where a repeated send was recognised: the answer runs, or ran, already
     so_far: str = ""  # what the answer says already, where it goes on
 
 
@@ -171,7 +172,7 @@ async def ask(
     )
     session.add_all([conversation, question])
     await session.flush()
-    return Asked(conversation, question, await _begin_answer(session, question, position + 1, model, worker))
+    return Asked(conversation, question, await _begin_answer(session, question, position + 1, model, worker), True)
 
 
 async def _make_conversation(session: AsyncSession, owner: User, text: str, client_key: str | None) -> UUID:
@@ -206,7 +207,7 @@ async def ask_again(session: AsyncSession, answer: Message, *, model: str, worke
     if (await session.exec(later)).first():
         raise ConflictError("Only the last answer can be written again. Ask the question once more instead.")
     fresh = await _begin_answer(session, question, await _next_position(session, conversation), model, worker)
-    return Asked(conversation, question, fresh)
+    return Asked(conversation, question, fresh, True)
 
 
 async def continue_answer(session: AsyncSession, answer: Message, *, model: str, worker: str) -> Asked:
@@ -223,7 +224,7 @@ async def continue_answer(session: AsyncSession, answer: Message, *, model: str,
     answer.status, answer.text, answer.error, answer.ended_at = "running", "", None, None
     answer.model, answer.worker, answer.stop_requested_at = model[:MODEL_LENGTH], worker, None
     await _lease(session, answer)
-    return Asked(conversation, question, answer, so_far)
+    return Asked(conversation, question, answer, True, so_far)
 
 
 async def list_earlier_answers(session: AsyncSession, answer: Message) -> Sequence[Message]:
@@ -276,7 +277,7 @@ async def _find_repeated(session: AsyncSession, conversation: Conversation, text
         raise ConflictError("This message was sent already with another text. Reload the page and send it again.")
     answers = select(Message).where(Message.question_id == question.id).order_by(col(Message.position))
     answer = (await session.exec(answers)).first()
-    return Asked(conversation, question, answer) if answer else None
+    return Asked(conversation, question, answer, False) if answer else None
 
 
 async def list_turns(session: AsyncSession, question: Message) -> tuple[list[Turn], int]:

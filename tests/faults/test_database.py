@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from app.llm.scripted import ScriptedModel
 from tests.chat.reading import EVENTS, JSON, Event, read_events
 from tests.conftest import MakeSite, Person, Site, migrate
 from tests.faults.conftest import API
+from tests.faults.proxy import Proxy, postgres_proxy
 from tests.postgres import Control, Server, postgres_databases
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +40,12 @@ def control(server: Server) -> Iterator[Control]:
     yield server.control
     if not server.control.is_running:
         server.control.start()
+
+
+@pytest.fixture
+async def proxy_and_url(postgres_url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    async with postgres_proxy(postgres_url) as both:
+        yield both
 
 
 async def start_path(person: Person) -> str:
@@ -125,3 +133,61 @@ async def test_f16_a_database_that_is_away_keeps_the_typed_text(
     answer = (await ada.post(path, json={"content": TEXT, "client_key": "k"}, headers=JSON)).json()
     assert answer["status"] == "done"
     assert [message["text"] for message in await list_messages(ada, path)] == [TEXT, "Hello Ada."]
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+async def test_f18_a_commit_that_nobody_confirmed_is_one_message(
+    make_site: MakeSite, proxy_and_url: tuple[Proxy, str], cut: Any
+) -> None:
+    proxy, url = proxy_and_url
+    model = ScriptedModel("Hello ", "Ada.")
+    site: Site = await make_site(model, database_url=url)
+    ada = await site.person("ada")
+    path = await start_path(ada)
+    question = {"content": "Who is Ada?", "client_key": "k"}
+    proxy.cut_at_commit(cut, "INSERT INTO message")
+    assert (await ada.post(path, json=question, headers=JSON)).status_code == 503
+    assert proxy.has_cut.is_set()
+    left = await list_messages(ada, path)
+    assert [message["status"] for message in left] == ([] if cut == "before" else ["done", "running"])
+
+    async with asyncio.timeout(5):
+        replies = await asyncio.gather(*(ada.post(path, json=question, headers=JSON) for _ in range(5)))
+    assert {(reply.status_code, reply.json()["status"], reply.json()["text"]) for reply in replies} == {
+        (200, "done", "Hello Ada.")
+    }
+    assert [message["text"] for message in await list_messages(ada, path)] == ["Who is Ada?", "Hello Ada."]
+    assert len(model.asked) == 1
+
+
+async def test_f18_a_piece_whose_commit_nobody_confirmed_is_there_once(
+    make_site: MakeSite, proxy_and_url: tuple[Proxy, str], stack: AsyncExitStack
+) -> None:
+    proxy, url = proxy_and_url
+    words = [f"{number:03d} " for number in range(60)]
+    site: Site = await make_site(ScriptedModel(*words, delay=0.03), database_url=url)
+    ada = await site.person("ada")
+    answer = await Reading(ada, stack).ask(await start_path(ada))
+    for _ in range(3):
+        await answer.read(1)
+        proxy.cut_at_commit("after", "INSERT INTO piece")
+        await proxy.has_cut.wait()
+    proxy.cut_at_commit("after", "DELETE FROM piece")  # its end
+    await answer.read()
+    assert proxy.has_cut.is_set()
+    assert answer.end["status"] == "done" and answer.text == answer.end["text"] == "".join(words)
+
+
+async def test_f19_connections_that_were_cut_while_idle_are_not_noticed(
+    make_site: MakeSite, proxy_and_url: tuple[Proxy, str]
+) -> None:
+    proxy, url = proxy_and_url
+    site: Site = await make_site(database_url=url)
+    ada = await site.person("ada")
+    path = await start_path(ada)
+    for at_once in (True, False):
+        await asyncio.gather(*(ada.get(path, headers=JSON) for _ in range(20)))
+        assert proxy.cut_all() == 5, "the whole pool"
+        asking = [ada.post(f"{API}/conversations", headers=JSON) for _ in range(10)]
+        replies = await asyncio.gather(*asking) if at_once else [await one for one in asking]
+        assert [reply.status_code for reply in replies] == [201] * 10
