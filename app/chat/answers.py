@@ -113,7 +113,7 @@ class Answers:
         while True:
             running = self.running.get(message_id)
             changed = running.changed if running else None
-            part, end = (running.read(position), None) if running else await self.store.look(message_id, position)
+            part, end = (running.read(position), None) if running else await self._look(message_id, position)
             if part:
                 position, pause, quiet_until = part.sequence, POLL_SECONDS[0], loop.time() + PING_SECONDS
                 yield part
@@ -129,14 +129,22 @@ class Answers:
                 quiet_until = loop.time() + PING_SECONDS
                 yield None
 
+    async def _look(self, message_id: UUID, position: int) -> tuple[Part | None, End | None]:
+        try:
+            return await self.store.look(message_id, position)
+        except SQLAlchemyError:  # the stream has begun, and an error would only cut it off: wait
+            return None, None
+
     async def end_abandoned(self) -> None:
         """End answers whose worker is gone. Whoever comes by does it: no process has to watch over the others."""
         time = asyncio.get_running_loop().time()
         if time < self.look_again_at:
             return
         self.look_again_at = time + TICK_SECONDS
+        message_ids = await self.store.list_abandoned()  # who cannot read this can do nothing: let it fail
         try:
-            await self.store.interrupt_abandoned(besides=self.running)  # ours are late, but not abandoned
+            for message_id in message_ids - set(self.running):  # ours are late, but not abandoned
+                await self.store.interrupt(message_id)
         except SQLAlchemyError:  # whoever came by wanted something else, and gets it if the database allows
             log.exception("Abandoned answers could not be ended")
 
@@ -201,7 +209,7 @@ class Answers:
                 if running.length + running.arrived_length > ANSWER_LENGTH:
                     running.finish = Finish("too_long")
                     return
-                if running.arrived_length > PENDING_LENGTH:
+                if running.arrived_length + len(running.saving) > PENDING_LENGTH:
                     await running.changed.wait()  # for the next save
             elif isinstance(item, Usage):
                 running.usage = item

@@ -65,7 +65,7 @@ class AnswerStore:
                 await session.commit()
 
     async def renew_leases(self, message_ids: Iterable[UUID]) -> None:
-        """Renew what is being written; a row of ours that nobody writes runs out."""
+        """Renew what is being written; a row that only names us runs out, for of that nobody would ever see the end."""
         async with self.database.engine.begin() as connection:
             mine = update(Message).where(col(Message.id).in_(message_ids), *self.own_and_running)
             await connection.execute(mine.values(lease_until=database_time(LEASE_SECONDS)))
@@ -97,12 +97,10 @@ class AnswerStore:
             await self.interrupt(message_id)
         return Part(position + len(text), text) if text else None, end
 
-    async def interrupt_abandoned(self, besides: Iterable[UUID]) -> None:
-        """End all answers whose worker is gone, besides some."""
+    async def list_abandoned(self) -> set[UUID]:
+        """Give all answers whose worker is gone, or late."""
         async with self.database.session(reading=True) as session:
-            message_ids = await find_abandoned(session)
-        for message_id in message_ids - set(besides):
-            await self.interrupt(message_id)
+            return await find_abandoned(session)
 
     async def interrupt(self, message_id: UUID) -> None:
         """End an answer whose worker is gone, with the text that it saved."""

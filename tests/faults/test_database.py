@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from app.chat import answers as writing
+from app.chat import service
 from app.llm.scripted import ScriptedModel
 from tests.chat.reading import EVENTS, JSON, Event, read_events
 from tests.conftest import MakeSite, Person, Site, migrate
@@ -133,6 +135,92 @@ async def test_f16_a_database_that_is_away_keeps_the_typed_text(
     answer = (await ada.post(path, json={"content": TEXT, "client_key": "k"}, headers=JSON)).json()
     assert answer["status"] == "done"
     assert [message["text"] for message in await list_messages(ada, path)] == [TEXT, "Hello Ada."]
+
+
+async def test_f17_an_answer_outlives_ten_seconds_without_a_database(
+    make_site: MakeSite, postgres_url: str, control: Control, stack: AsyncExitStack
+) -> None:
+    words = [f"{number:03d} " for number in range(400)]
+    site: Site = await make_site(ScriptedModel(*words, delay=0.03), database_url=postgres_url)
+    ada = await site.person("ada")
+    answer = await Reading(ada, stack).ask(await start_path(ada))
+    await answer.read(3)
+    await asyncio.to_thread(control.stop)
+    await asyncio.sleep(10)
+    await asyncio.to_thread(control.start)
+    await answer.read()
+    assert answer.end["status"] == "done"
+    assert answer.text == answer.end["text"] == "".join(words)
+
+
+async def test_f17_only_so_much_waits_for_the_database(
+    make_site: MakeSite, postgres_url: str, control: Control, stack: AsyncExitStack
+) -> None:
+    gate, taken = asyncio.Event(), 0
+    kilobyte = "x" * 1023 + " "
+
+    class CountingModel(ScriptedModel):
+        async def stream(self, turns: Any, pace: Any = None) -> Any:
+            nonlocal taken
+            async for item in super().stream(turns, pace):
+                taken += 1
+                yield item
+
+    site: Site = await make_site(CountingModel("Hello ", gate, *[kilobyte] * 150), database_url=postgres_url)
+    ada = await site.person("ada")
+    answer = await Reading(ada, stack).ask(await start_path(ada))
+    await answer.read(2)
+    await asyncio.to_thread(control.stop)
+    gate.set()
+    async with asyncio.timeout(10):
+        while taken < 66:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(1)  # time in which all 150 would have been taken, if nothing held the model back
+    assert taken == 66, "«Hello » and 65 kilobytes"
+    await asyncio.to_thread(control.start)
+    await answer.read()
+    assert answer.end["status"] == "done"
+    assert answer.text == answer.end["text"] == "Hello " + kilobyte * 150
+
+
+async def test_f17_an_answer_that_could_not_be_saved_ends_with_what_was_shown(
+    make_site: MakeSite,
+    postgres_url: str,
+    control: Control,
+    stack: AsyncExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A worker that is busy with others must not keep an answer running that it has given up."""
+    for module in (writing, service):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 3)
+    monkeypatch.setattr(writing, "RENEWAL_SECONDS", 1)
+    gates = {"short": asyncio.Event(), "long": asyncio.Event()}
+
+    class TwoModels(ScriptedModel):
+        async def stream(self, turns: Any, pace: Any = None) -> Any:
+            name = next(turn.text for turn in turns if turn.role == "user")
+            async for item in ScriptedModel("Hello ", gates[name], f"{name}.").stream(turns, pace):
+                yield item
+
+    site: Site = await make_site(TwoModels(), database_url=postgres_url)
+    ada = await site.person("ada")
+    short = await (await Reading(ada, stack).ask(await start_path(ada), "short")).read(2)
+    long = await (await Reading(ada, stack).ask(await start_path(ada), "long")).read(2)
+    await asyncio.to_thread(control.stop)
+    gates["short"].set()
+    async with asyncio.timeout(20):
+        while "its lease will run out" not in caplog.text:  # noqa: ASYNC110 (the log is all there is to see)
+            await asyncio.sleep(0.1)
+    await asyncio.to_thread(control.start)
+
+    await short.read()
+    assert short.end["status"] == "interrupted" and short.text == short.end["text"] == "Hello "
+    again = await ada.post(f"{API}/messages/{short.id}/continue", headers=JSON)
+    assert (again.json()["status"], again.json()["text"]) == ("done", "Hello Hello short.")
+    gates["long"].set()
+    await long.read()
+    assert long.end["status"] == "done" and long.text == long.end["text"] == "Hello long."
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
