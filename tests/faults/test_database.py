@@ -279,3 +279,29 @@ async def test_f19_connections_that_were_cut_while_idle_are_not_noticed(
         asking = [ada.post(f"{API}/conversations", headers=JSON) for _ in range(10)]
         replies = await asyncio.gather(*asking) if at_once else [await one for one in asking]
         assert [reply.status_code for reply in replies] == [201] * 10
+
+
+async def test_f20_streams_hold_no_connection_and_requests_wait_five_seconds(
+    make_site: MakeSite, postgres_url: str, stack: AsyncExitStack
+) -> None:
+    gate = asyncio.Event()
+    site: Site = await make_site(ScriptedModel("Hello ", gate, "Ada."), database_url=postgres_url, database_pool_size=2)
+    ada = await site.person("ada")
+    running = [await (await Reading(ada, stack).ask(await start_path(ada))).read(2) for _ in range(10)]
+    async with asyncio.timeout(2):
+        assert (await ada.get("/chat")).status_code == 200, "ten streams leave both connections to others"
+
+    loop = asyncio.get_running_loop()
+    async with site.session() as one, site.session() as other:
+        await one.connection()
+        await other.connection()
+        gate.set()
+        began = loop.time()
+        refused = await asyncio.gather(ada.get("/chat"), ada.post("/chat", data={"text": TEXT}))
+        waited = loop.time() - began
+    assert [response.status_code for response in refused] == [503, 503]
+    assert html.escape(TEXT) in refused[1].text
+    assert 4 < waited < 7
+    for answer in running:
+        await answer.read()
+        assert answer.end["status"] == "done" and answer.text == answer.end["text"] == "Hello Ada."
