@@ -135,6 +135,12 @@ def lacks_table(error: DBAPIError) -> bool:
     return "no such table" in words or ("does not exist" in words and "relation" in words)
 
 
+def is_full(error: DBAPIError) -> bool:
+    """Whether the database's disk has no room left. Reading still works."""
+    words = str(error.orig)
+    return "database or disk is full" in words or "No space left on device" in words
+
+
 class UTCDateTime(TypeDecorator[datetime]):
     """A point in time that comes back with its zone from SQLite, too, which forgets it."""
 

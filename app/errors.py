@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.auth.dependencies import NotSignedInError
 from app.auth.passwords import BusyError
-from app.database import lacks_table
+from app.database import is_full, lacks_table
 from app.headers import SECURITY_HEADERS
 from app.templating import render_page, url_for_request
 
@@ -33,6 +33,10 @@ WORDS = {
     503: (
         "Back in a moment",
         "The site's database does not answer as it should. Nothing is lost: try again in a moment.",
+    ),
+    507: (
+        "No room left",
+        "The disk of this site's database is full. What was saved can be read; more can be saved when there is room.",
     ),
 }
 
@@ -106,6 +110,8 @@ async def answer_not_signed_in(request: Request, error: Exception) -> Response:
 
 async def answer_unavailable(request: Request, error: Exception) -> Response:
     log.error("The database did not answer: %s", type(error).__name__, exc_info=error)
+    if isinstance(error, DBAPIError) and is_full(error):
+        return respond(request, 507)
     sentence = NO_TABLES if isinstance(error, DBAPIError) and lacks_table(error) else None
     return respond(request, 503, sentence, {"Retry-After": "5"})
 

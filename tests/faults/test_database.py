@@ -2,8 +2,14 @@
 
 import asyncio
 import html
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +22,7 @@ from tests.conftest import MakeSite, Person, Site, migrate
 from tests.faults.conftest import API
 from tests.faults.proxy import Proxy, postgres_proxy
 from tests.postgres import Control, Server, postgres_databases
+from tests.services import miss
 
 pytestmark = pytest.mark.anyio
 
@@ -305,3 +312,146 @@ async def test_f20_streams_hold_no_connection_and_requests_wait_five_seconds(
     for answer in running:
         await answer.read()
         assert answer.end["status"] == "done" and answer.text == answer.end["text"] == "Hello Ada."
+
+
+@pytest.fixture(scope="module")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    with pytest.MonkeyPatch.context() as patch:
+        migrate(f"sqlite:///{path}", patch)
+    return path
+
+
+@pytest.fixture
+def sqlite_path(sqlite_template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(sqlite_template, tmp_path / "db.sqlite3"))
+
+
+@contextmanager
+def locked_by_another(path: Path) -> Iterator[None]:
+    """Another process is in the middle of writing."""
+    code = """if True:
+        import sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        print("locked", flush=True)
+        sys.stdin.read()"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, path], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdin and other.stdout
+        assert other.stdout.readline() == "locked\n"
+        yield
+        other.stdin.close()
+
+
+def check_integrity(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        found: str = connection.execute("PRAGMA integrity_check").fetchone()[0]
+        return found
+
+
+async def test_f21_a_locked_file_is_waited_for(make_site: MakeSite, sqlite_path: Path, stack: AsyncExitStack) -> None:
+    gate = asyncio.Event()
+    site: Site = await make_site(ScriptedModel("Hello ", gate, "Ada."), database_url=f"sqlite:///{sqlite_path}")
+    ada = await site.person("ada")
+    path = await start_path(ada)
+    running = await (await Reading(ada, stack).ask(await start_path(ada))).read(2)
+    with locked_by_another(sqlite_path):
+        gate.set()
+        sending = asyncio.create_task(ada.post(path, json={"content": TEXT}, headers=JSON))
+        done, _ = await asyncio.wait([sending], timeout=4)
+        assert not done
+        async with asyncio.timeout(2):
+            assert (await ada.get("/chat")).status_code == 200, "readers wait for nobody"
+    assert (await sending).json()["text"] == "Hello Ada."
+    await running.read()
+    assert running.end["status"] == "done" and running.text == running.end["text"] == "Hello Ada."
+
+
+async def test_f21_a_file_that_stays_locked_refuses_and_loses_nothing(
+    make_site: MakeSite, sqlite_path: Path, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.BUSY_MILLISECONDS", 1000)
+    gate = asyncio.Event()
+    site: Site = await make_site(ScriptedModel("Hello ", gate, "Ada."), database_url=f"sqlite:///{sqlite_path}")
+    ada = await site.person("ada")
+    path = await start_path(ada)
+    running = await (await Reading(ada, stack).ask(await start_path(ada))).read(2)
+    question = {"content": TEXT, "client_key": "k"}
+    with locked_by_another(sqlite_path):
+        gate.set()
+        async with asyncio.timeout(5):
+            assert (await ada.post(path, json=question, headers=JSON)).status_code == 503
+            page = await ada.post("/chat", data={"text": TEXT})
+        assert page.status_code == 503 and html.escape(TEXT) in page.text
+    await running.read()
+    assert running.end["status"] == "done" and running.text == running.end["text"] == "Hello Ada."
+    assert await list_messages(ada, path) == []
+    assert (await ada.post(path, json=question, headers=JSON)).json()["text"] == "Hello Ada."
+    assert check_integrity(sqlite_path) == "ok"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of eight megabytes: SQLite writes four before it tidies its log up."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        miss("Only root can mount a small disk, on Linux.")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill_up(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+
+
+async def test_f22_a_full_disk_refuses_and_loses_nothing(
+    make_site: MakeSite,
+    sqlite_template: Path,
+    small_disk: Path,
+    stack: AsyncExitStack,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = asyncio.Event()
+    story = [f"{number:03d} " * 250 for number in range(60)]
+
+    class StoryTeller(ScriptedModel):
+        async def stream(self, turns: Any, pace: Any = None) -> Any:
+            is_story = turns[-1].text == "A story"
+            model = ScriptedModel("Once ", gate, *story) if is_story else ScriptedModel("Hello ", "Ada.")
+            async for item in model.stream(turns, pace):
+                yield item
+
+    path = Path(shutil.copy(sqlite_template, small_disk / "db.sqlite3"))
+    site: Site = await make_site(StoryTeller(), database_url=f"sqlite:///{path}")
+    ada = await site.person("ada")
+    running = await (await Reading(ada, stack).ask(await start_path(ada), "A story")).read(2)
+
+    fill_up(small_disk / "filler")
+    confirmed = []
+    for number in range(200):
+        sent = await ada.post("/chat", data={"text": f"{number} " * 1000, "client_key": f"k{number}"})
+        if sent.status_code != 303:
+            break
+        confirmed.append(sent.headers["Location"])
+    assert sent.status_code == 507
+    assert "is full" in sent.text and f"{number} {number} " in sent.text
+    gate.set()
+    async with asyncio.timeout(10):
+        while "could not be saved" not in caplog.text:  # noqa: ASYNC110 (the log is all there is to see)
+            await asyncio.sleep(0.05)
+    for shown in ["/chat", *confirmed]:
+        assert (await ada.get(shown)).status_code == 200, "reading goes on"
+
+    (small_disk / "filler").unlink()
+    await running.read()
+    assert running.end["status"] == "done" and running.text == running.end["text"] == "Once " + "".join(story)
+    again = await ada.post("/chat", data={"text": f"{number} " * 1000, "client_key": f"k{number}"})
+    for number, location in enumerate([*confirmed, again.headers["Location"]]):
+        messages = await list_messages(ada, API + location.replace("/chat", "/conversations") + "/messages")
+        assert messages[0]["text"] == (f"{number} " * 1000).strip()
+    assert check_integrity(path) == "ok"
