@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import os
 import shutil
 import sqlite3
@@ -13,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import select
 
 from app.chat import answers as writing
 from app.chat import service
+from app.chat.models import Message
 from app.llm.scripted import ScriptedModel
+from app.settings import ROOT
 from tests.chat.reading import EVENTS, JSON, Event, read_events
 from tests.conftest import MakeSite, Person, Site, migrate
 from tests.faults.conftest import API
+from tests.faults.killed_writer import WORDS
 from tests.faults.proxy import Proxy, postgres_proxy
 from tests.postgres import Control, Server, postgres_databases
 from tests.services import miss
@@ -455,3 +460,21 @@ async def test_f22_a_full_disk_refuses_and_loses_nothing(
         messages = await list_messages(ada, API + location.replace("/chat", "/conversations") + "/messages")
         assert messages[0]["text"] == (f"{number} " * 1000).strip()
     assert check_integrity(path) == "ok"
+
+
+async def test_f23_two_hundred_kills_lose_nothing_that_was_confirmed(make_site: MakeSite, sqlite_path: Path) -> None:
+    site: Site = await make_site(database_url=f"sqlite:///{sqlite_path}")
+    await site.person("ada")
+    command = [sys.executable, "-m", "tests.faults.killed_writer", str(sqlite_path), "200"]
+    done = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, cwd=ROOT, text=True, check=True)
+    asked, shown = json.loads(done.stdout)
+    assert len(asked) >= 200
+    async with site.session() as session:
+        questions = {str(row.id): row.text for row in await session.exec(select(Message).where(Message.role == "user"))}
+        answers = (await session.exec(select(Message).where(Message.role == "assistant"))).all()
+        texts = {str(row.question_id): row.text for row in await service.fill_in_running(session, list(answers))}
+    assert asked.items() <= questions.items()
+    for question_id, length in shown.items():
+        assert len(texts[question_id]) >= length
+        assert "".join(WORDS).startswith(texts[question_id])
+    assert check_integrity(sqlite_path) == "ok"
