@@ -131,8 +131,11 @@ def now() -> datetime:
 
 
 def lacks_table(error: DBAPIError) -> bool:
+    """Whether a table or a column is missing: the database stands at an older migration than the code."""
     words = str(error.orig)
-    return "no such table" in words or ("does not exist" in words and "relation" in words)
+    if "does not exist" in words:  # PostgreSQL
+        return "relation" in words or "column" in words
+    return any(fault in words for fault in ("no such table", "no such column", "has no column named"))
 
 
 def is_full(error: DBAPIError) -> bool:

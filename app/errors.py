@@ -40,7 +40,9 @@ WORDS = {
     ),
 }
 
-NO_TABLES = "The database lacks tables that this site needs. Its owner makes them with: python oppman.py migrate"
+NO_TABLES = (
+    "The database lacks tables or columns that this site needs. Its owner adds them with: python oppman.py migrate"
+)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -79,7 +79,13 @@ def list_migrations(graph: ScriptDirectory) -> list[Script]:
 
 
 def list_applied(graph: ScriptDirectory) -> set[str]:
-    return {script.revision for script in graph.iterate_revisions(read_heads() or "base", "base")}
+    heads = read_heads()
+    if unknown := set(heads) - {script.revision for script in graph.walk_revisions()}:
+        raise CommandError(
+            f"The database stands at migration {', '.join(sorted(unknown))}, which this code does not have. "
+            "Newer code has been here: update this one."
+        )
+    return {script.revision for script in graph.iterate_revisions(heads or "base", "base")}
 
 
 def read_heads() -> tuple[str, ...]:

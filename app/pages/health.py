@@ -39,6 +39,7 @@ async def show_ready(request: Request) -> JSONResponse:
         return JSONResponse({"status": "unavailable", "reason": "the database does not answer"}, 503)
     needed = await asyncio.to_thread(find_heads)
     if found != needed:
+        log.warning("Not ready: the database stands at migration %s, and the code needs %s", found, needed)
         return JSONResponse({"status": "unavailable", "reason": "migrations", "found": found, "needed": needed}, 503)
     return JSONResponse({"status": "ready"})
 

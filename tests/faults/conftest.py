@@ -34,12 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Worker:
     """A server in its own process, and what it logged."""
 
-    def __init__(self, flags: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, flags: tuple[str, ...], environment: dict[str, str], log: Path, folder: Path = ROOT) -> None:
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "oppman.py", "runserver", "--noreload", *flags, "127.0.0.1:0"],
-                cwd=ROOT,
+                cwd=folder,
                 env=clean_environment(PYTHONUNBUFFERED="1", **environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
