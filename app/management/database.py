@@ -99,7 +99,7 @@ def take_steps(
         elif is_back:
             unapply(script)
         else:
-            apply(script.revision)
+            apply(script)
         console.say(console.paint(" FAKED" if is_fake else " OK", "green"))
 
 

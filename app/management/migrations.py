@@ -105,9 +105,24 @@ def read_heads() -> tuple[str, ...]:
     return tuple(found)
 
 
-def apply(revision: str) -> None:
-    with readable_errors():
-        command.upgrade(make_config(), revision)
+@contextmanager
+def one_transaction(script: Script, done: str) -> Iterator[None]:
+    """A migration is applied as a whole, or not at all: on both engines it is one transaction (migrations/env.py)."""
+    try:
+        yield
+    except alembic.util.CommandError:
+        raise
+    except Exception as error:  # whatever its code may raise
+        words = str(getattr(error, "orig", error)).strip().partition("\n")[0].rstrip(".")
+        raise CommandError(
+            f"{Path(script.path).stem} was not {done}, and the database is as it was before: "
+            f"{type(error).__name__}: {words}. Mend it, and try again; --traceback shows the place."
+        ) from error
+
+
+def apply(script: Script) -> None:
+    with readable_errors(), one_transaction(script, "applied"):
+        command.upgrade(make_config(), script.revision)
 
 
 def unapply(script: Script) -> None:
@@ -115,7 +130,7 @@ def unapply(script: Script) -> None:
     before = script.down_revision or "base"
     if not isinstance(before, str):
         raise CommandError(f"{script.revision} joins two branches. Type: alembic downgrade")
-    with readable_errors():
+    with readable_errors(), one_transaction(script, "taken back"):
         command.downgrade(make_config(), before)
 
 

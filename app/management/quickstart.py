@@ -100,10 +100,11 @@ def migrate_database(settings: "Settings") -> str:
     place = Path(url.database or "").name if url.get_backend_name() == "sqlite" else f"{url.database} on {url.host}"
     graph = load_graph()
     applied = list_applied(graph)
-    pending = [script.revision for script in list_migrations(graph) if script.revision not in applied]
+    pending = [script for script in list_migrations(graph) if script.revision not in applied]
     if not pending:
         return f"{place}, kept"
-    apply("head")
+    for script in pending:
+        apply(script)
     return f"{place}, {len(pending)} {'migration' if len(pending) == 1 else 'migrations'} applied"
 
 

@@ -41,6 +41,13 @@ WAIT = """
     open("inside", "w").close()
     while not os.path.exists("go"):
         time.sleep(0.01)"""
+FAIL = """
+    op.add_column("person", sa.Column("nickname", sa.String(9)))
+    with op.batch_alter_table("person") as person:
+        person.alter_column("name", existing_type=sa.String(80), type_=sa.String(8), nullable=True)
+    op.execute("UPDATE person SET name = 'x'")
+    op.drop_table("piece")
+    """
 
 Write = Callable[..., None]
 Start = Callable[[], "subprocess.Popen[str]"]
@@ -224,3 +231,43 @@ def test_f32_a_database_ahead_of_the_code_is_not_migrated(start_migrate: Start, 
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1 and err.count("\n") == 1 and "0099" in err, (out, err)
     assert describe(engine) == before
+
+
+@pytest.mark.parametrize("fault", ['raise RuntimeError("Ada said no")', 'op.execute("SELECT 1 FROM nowhere")'])
+def test_f33_a_migration_that_fails_leaves_nothing(
+    write: Write, start_migrate: Start, engine: Engine, fault: str
+) -> None:
+    write("0002_visit", CREATE)
+    process = start_migrate()
+    assert process.wait(60) == 0
+    before = describe(engine)
+    write("0003_bad", FAIL.lstrip() + INSERT.format(3) + "\n    " + fault)
+    write("0004_never", INSERT.format(4))
+
+    process = start_migrate()
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert err.startswith("CommandError: 0003_bad was not applied, and the database is as it was before: ")
+    assert err.count("\n") == 1 and ("Ada said no" in err or "nowhere" in err)
+    assert describe(engine) == before and list_visits(engine) == [2]
+
+    write("0003_bad", INSERT.format(3) + "\n    # mended")
+    process = start_migrate()
+    assert process.wait(60) == 0
+    assert list_visits(engine) == [2, 3, 4]
+
+
+def test_f33_a_migration_that_is_killed_leaves_nothing(
+    write: Write, start_migrate: Start, engine: Engine, project: Path
+) -> None:
+    before = describe(engine)
+    write("0002_visit", CREATE + FAIL + WAIT.lstrip())
+    process = start_migrate()
+    wait_for(project / "inside")
+    process.kill()
+    process.wait()
+    assert describe(engine) == before
+    write("0002_visit", CREATE)
+    process = start_migrate()
+    assert process.wait(60) == 0
+    assert list_visits(engine) == [2]
