@@ -23,7 +23,7 @@ from app.llm.scripted import ScriptedModel
 from app.settings import ROOT
 from tests.chat.reading import EVENTS, JSON, Event, read_events
 from tests.conftest import MakeSite, Person, Site, migrate
-from tests.faults.conftest import API
+from tests.faults.conftest import API, needs_posix
 from tests.faults.killed_writer import WORDS
 from tests.faults.proxy import Proxy, postgres_proxy
 from tests.postgres import Control, Server, postgres_databases
@@ -403,7 +403,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         miss("Only root can mount a small disk, on Linux.")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if (mounted := subprocess.run(command, capture_output=True, text=True)).returncode:
+        miss(f"No small disk can be mounted here: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -462,6 +464,7 @@ async def test_f22_a_full_disk_refuses_and_loses_nothing(
     assert check_integrity(path) == "ok"
 
 
+@needs_posix
 async def test_f23_two_hundred_kills_lose_nothing_that_was_confirmed(make_site: MakeSite, sqlite_path: Path) -> None:
     site: Site = await make_site(database_url=f"sqlite:///{sqlite_path}")
     await site.person("ada")
