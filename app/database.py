@@ -9,7 +9,7 @@ from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, TypeDeco
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -48,14 +48,16 @@ class Database:
     def session(self, *, reading: bool = False) -> AsyncSession:
         return self._reading() if reading else self._writing()
 
-    def insert_new(self, table: type[SQLModel]) -> Insert:
-        """An INSERT that leaves out rows that are there already: what may have been saved can be sent again."""
-        dialect = sqlite if self.url.get_backend_name() == "sqlite" else postgresql
-        insert: Insert = dialect.insert(table).on_conflict_do_nothing()
-        return insert
-
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def insert_new(target: AsyncSession | AsyncConnection, table: type[SQLModel]) -> Insert:
+    """An INSERT that leaves out rows that are there already: what may have been saved can be sent again."""
+    bind = target if isinstance(target, AsyncConnection) else target.get_bind()
+    dialect = sqlite if bind.dialect.name == "sqlite" else postgresql
+    insert: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return insert
 
 
 def make_sessions(engine: AsyncEngine, info: dict[str, Any]) -> async_sessionmaker[AsyncSession]:

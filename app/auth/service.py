@@ -173,6 +173,12 @@ async def get_token(session: AsyncSession, token: str, kind: TokenKind) -> Acces
     return (await session.exec(known.where(AccessToken.expires_at > now()))).first()
 
 
+async def get_token_owner(session: AsyncSession, token: str, kind: TokenKind) -> User | None:
+    """Find whose token it is, if it is still good."""
+    known = select(User).join(AccessToken).where(AccessToken.token == hash_token(session, token))
+    return (await session.exec(known.where(AccessToken.kind == kind, AccessToken.expires_at > now()))).first()
+
+
 async def list_valid_tokens(session: AsyncSession, tokens: set[str]) -> set[str]:
     """Of many tokens, of any kind, give those that still open something."""
     hashed = {hash_token(session, token): token for token in tokens}

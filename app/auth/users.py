@@ -58,6 +58,14 @@ class Tokens(AccessTokenDatabase[AccessToken]):
         await self.session.commit()
 
 
+class Strategy(DatabaseStrategy[User, UUID, AccessToken]):
+    """Asks the database once for each request, where its parent asks for the token and then for the person."""
+
+    async def read_token(self, token: str | None, user_manager: BaseUserManager[User, UUID]) -> User | None:
+        assert isinstance(self.database, Tokens)
+        return await service.get_token_owner(self.database.session, token, self.database.kind) if token else None
+
+
 class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     async def authenticate(self, credentials: OAuth2PasswordRequestForm) -> User | None:
         """Check e-mail and password in a thread, taking as long for an unknown e-mail as for a known one."""
@@ -106,11 +114,11 @@ def open_people(session: SessionDep) -> UserManager:
 
 
 def open_sessions(session: SessionDep) -> DatabaseStrategy[User, UUID, AccessToken]:
-    return DatabaseStrategy(Tokens(session, "session"))
+    return Strategy(Tokens(session, "session"))
 
 
 def open_api_tokens(session: SessionDep) -> DatabaseStrategy[User, UUID, AccessToken]:
-    return DatabaseStrategy(Tokens(session, "api"))
+    return Strategy(Tokens(session, "api"))
 
 
 Backend = AuthenticationBackend[User, UUID]

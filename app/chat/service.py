@@ -6,14 +6,13 @@ from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import func, or_, tuple_, update
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.auth.models import User
 from app.chat.models import MODEL_LENGTH, TEXT_LENGTH, TITLE_LENGTH, UNFINISHED, Conversation, Message, Piece
 from app.chat.titles import NEW_TITLE, make_title, tidy
-from app.database import database_time, now, spell
+from app.database import database_time, insert_new, now, spell
 from app.llm.base import Turn
 
 PAGE_LENGTH = 50  # messages on one page
@@ -158,32 +157,36 @@ async def ask(
     text = read_text(text)
     if client_key and not client_key.isprintable():
         raise InvalidTextError("A client key has only characters that can be read.")
-    conversation_id = conversation.id if conversation else await _make_conversation(session, owner, text, client_key)
-    conversation = await _lock_conversation(session, conversation_id)
-    if client_key and (repeated := await _find_repeated(session, conversation, text, client_key)):
-        await session.commit()  # nothing to save, but the caller may wait for the answer: let the connection go
-        return repeated
-    position = await _next_position(session, conversation)
-    conversation.updated_at = now()
-    if position == 0 and conversation.title == NEW_TITLE:
-        conversation.title = make_title(text)
-    question = Message(
-        conversation_id=conversation.id, position=position, role="user", text=text, client_key=client_key
-    )
-    session.add_all([conversation, question])
-    await session.flush()
-    return Asked(conversation, question, await _begin_answer(session, question, position + 1, model, worker), True)
+    position = 0
+    made = None if conversation else await _make_conversation(session, owner, text, client_key)
+    if made is None:
+        conversation_id = conversation.id if conversation else name_conversation(owner, client_key)
+        made = await _lock_conversation(session, conversation_id)
+        if client_key and (repeated := await _find_repeated(session, made, text, client_key)):
+            await session.commit()  # nothing to save, but the caller may wait for the answer: let the connection go
+            return repeated
+        position = await _next_position(session, made)
+        made.updated_at = now()
+        if position == 0 and made.title == NEW_TITLE:
+            made.title = make_title(text)
+        session.add(made)
+    question = Message(conversation_id=made.id, position=position, role="user", text=text, client_key=client_key)
+    session.add(question)
+    return Asked(made, question, await _begin_answer(session, question, position + 1, model, worker), True)
 
 
-async def _make_conversation(session: AsyncSession, owner: User, text: str, client_key: str | None) -> UUID:
+def name_conversation(owner: User, client_key: str | None) -> UUID:
     """Its id is made from the key, so that a double click on the first question makes one conversation."""
-    conversation_id = uuid5(owner.id, client_key) if client_key else uuid4()
-    try:
-        async with session.begin_nested():
-            session.add(Conversation(id=conversation_id, owner_id=owner.id, title=make_title(text)))
-    except IntegrityError:
-        pass  # the first click has made it
-    return conversation_id
+    return uuid5(owner.id, client_key) if client_key else uuid4()
+
+
+async def _make_conversation(
+    session: AsyncSession, owner: User, text: str, client_key: str | None
+) -> Conversation | None:
+    """Begin a conversation; None where the first click has made it."""
+    conversation = Conversation(id=name_conversation(owner, client_key), owner_id=owner.id, title=make_title(text))
+    made = await session.exec(insert_new(session, Conversation).values(conversation.model_dump()))
+    return conversation if made.rowcount else None
 
 
 async def _lock_conversation(session: AsyncSession, conversation_id: UUID) -> Conversation:
@@ -246,16 +249,14 @@ async def _begin_answer(session: AsyncSession, question: Message, position: int,
         model=model[:MODEL_LENGTH],
         worker=worker,
     )
+    session.add(answer)
     await _lease(session, answer)
     return answer
 
 
 async def _lease(session: AsyncSession, answer: Message) -> None:
     """Save a running answer with its lease, and commit."""
-    session.add(answer)
-    await session.flush()
-    lease = update(Message).where(col(Message.id) == answer.id)
-    await session.exec(lease.values(lease_until=database_time(LEASE_SECONDS)))
+    answer.lease_until = database_time(LEASE_SECONDS)  # type: ignore[assignment]
     await session.commit()
 
 

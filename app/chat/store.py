@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, UNFINISHED, Message, Piece, Status
 from app.chat.running import PART_LENGTH, End, Part, RunningAnswer
 from app.chat.service import LEASE_SECONDS, list_turns, read_pieces
-from app.database import Database, database_time, now
+from app.database import Database, database_time, insert_new, now
 from app.llm.base import Turn
 
 INTERRUPTED = "The server stopped while this answer was being written."
@@ -31,6 +31,8 @@ class AnswerStore:
         )
 
     async def read_turns(self, question: Message) -> tuple[list[Turn], int]:
+        if question.position == 0:  # nothing is before it
+            return [Turn(question.role, question.text)], 0
         async with self.database.session(reading=True) as session:
             return await list_turns(session, question)
 
@@ -49,7 +51,7 @@ class AnswerStore:
                 if running.id in found
             ]
             if pieces:
-                await connection.execute(self.database.insert_new(Piece), pieces)
+                await connection.execute(insert_new(connection, Piece), pieces)
         return found
 
     async def finish(self, running: RunningAnswer, status: Status, error: str | None) -> None:
