@@ -183,7 +183,7 @@ class Answers:
             running.wake()
 
     async def _listen(self, running: RunningAnswer) -> None:
-        turns, unseen_count = await insist(partial(self.store.read_turns, running.question))
+        turns, unseen_count = await insist(partial(self.store.read_turns, running.question, self.model.context_tokens))
         going_on = [Turn("assistant", running.so_far), GO_ON] if running.so_far else []
         turns, left_out_count = fit_turns(
             [self.system_turn, *turns, *going_on], self.model.context_tokens, kept_at_end=1 + len(going_on)

@@ -47,6 +47,7 @@ EVENTS = {
     "description": "The answer, or with `Accept: text/event-stream` its events",
     "content": {"text/event-stream": {}},
 }
+PAGE_SIZE = 500_000  # characters of messages after which a page ends
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -155,8 +156,8 @@ async def list_messages(
     cursor: Annotated[int | None, Query(ge=0, le=LAST_SEQUENCE)] = None,
     limit: Limit = 50,
 ) -> MessagePage:
-    """List the last messages, oldest first; the next page has the ones before them."""
-    found = await service.list_messages(session, conversation, before=cursor, limit=limit)
+    """List the last messages, oldest first; the next page has the ones before them. Long ones may be fewer."""
+    found = await service.list_messages(session, conversation, before=cursor, limit=limit, size=PAGE_SIZE)
     more = str(found[0].position) if found and found[0].position > 0 else None
     return MessagePage(items=[MessageOut.model_validate(one) for one in found], next_cursor=more)
 

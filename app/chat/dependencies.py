@@ -46,13 +46,17 @@ async def require_answer(message: Annotated[Message, Depends(require_message)]) 
     return message
 
 
-async def require_answer_inside(
+async def require_message_inside(
     conversation: Annotated[Conversation, Depends(require_conversation)],
-    answer: Annotated[Message, Depends(require_answer)],
+    message: Annotated[Message, Depends(require_message)],
 ) -> Message:
-    if answer.conversation_id != conversation.id:
+    if message.conversation_id != conversation.id:
         raise HTTPException(404)
-    return answer
+    return message
+
+
+async def require_answer_inside(message: Annotated[Message, Depends(require_message_inside)]) -> Message:
+    return await require_answer(message)
 
 
 def refusal(error: service.ChatError) -> HTTPException:
@@ -83,6 +87,7 @@ AnswersDep = Annotated[Answers, Depends(get_answers)]
 OwnConversation = Annotated[Conversation, Depends(require_conversation)]
 OwnMessage = Annotated[Message, Depends(require_message)]
 OwnAnswer = Annotated[Message, Depends(require_answer)]
-AnswerInside = Annotated[Message, Depends(require_answer_inside)]  # of the conversation that the address names
+MessageInside = Annotated[Message, Depends(require_message_inside)]  # of the conversation that the address names
+AnswerInside = Annotated[Message, Depends(require_answer_inside)]
 EndAbandoned = Depends(end_abandoned)
 Cursor = Annotated[int, Depends(read_cursor)]

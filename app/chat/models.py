@@ -11,6 +11,8 @@ from app.database import UTCDateTime, now
 
 TITLE_LENGTH = 80
 TEXT_LENGTH = 32_000  # characters of a question
+WHOLE_LENGTH = 200_000  # of a message that a page shows whole: of what came in by another way it shows the beginning
+BEGINNING_LENGTH = 20_000
 CLIENT_KEY_LENGTH = 64
 MODEL_LENGTH = 200
 ERROR_LENGTH = 500
@@ -72,6 +74,10 @@ class Message(SQLModel, table=True):
     @property
     def is_finished(self) -> bool:
         return self.status not in UNFINISHED
+
+    @property
+    def shown_text(self) -> str:
+        return self.text if len(self.text) <= WHOLE_LENGTH else self.text[:BEGINNING_LENGTH]
 
     @property
     def can_be_continued(self) -> bool:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Form, Query, Request
 from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from app.auth.dependencies import CurrentUser
 from app.auth.models import User
@@ -27,6 +27,7 @@ from app.chat.dependencies import (
     AnswerInside,
     AnswersDep,
     EndAbandoned,
+    MessageInside,
     OwnConversation,
     refusal,
     refusing,
@@ -89,6 +90,12 @@ async def show_conversation(
     before: Annotated[int | None, Query(ge=0, le=LAST_SEQUENCE)] = None,
 ) -> HTMLResponse:
     return await show_chat(request, session, person, conversation, before=before)
+
+
+@router.get("/{conversation_id}/messages/{message_id}")
+async def show_text(message: MessageInside) -> PlainTextResponse:
+    """Give a message as it was written, whatever its length."""
+    return PlainTextResponse(message.text)
 
 
 @router.post("/{conversation_id}/messages", response_model=None)

@@ -1,24 +1,28 @@
 """What the chat does: conversations, questions with their empty answers, and what a model is shown of the past."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import func, or_, tuple_, update
+from sqlalchemy import and_, case, distinct, func, or_, tuple_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app.auth.models import User
 from app.chat.models import MODEL_LENGTH, TEXT_LENGTH, TITLE_LENGTH, UNFINISHED, Conversation, Message, Piece
 from app.chat.titles import NEW_TITLE, make_title, tidy
 from app.database import database_time, insert_new, now, spell
 from app.llm.base import Turn
+from app.llm.history import count_least_tokens
 
 PAGE_LENGTH = 50  # messages on one page
+PAGE_SIZE = 50_000  # characters of messages, with which a page ends as well: coloured code is eight times as long
 LIST_LENGTH = 30  # conversations in one list
 LEASE_SECONDS = 20
-HISTORY_LENGTH = 400  # messages that are looked at when the model's history is put together
+ROWS_AT_ONCE = 10  # that a reader who stops early gets from the database
 
 
 class ChatError(Exception):
@@ -109,14 +113,39 @@ async def get_message(session: AsyncSession, owner: User, message_id: UUID) -> M
 
 
 async def list_messages(
-    session: AsyncSession, conversation: Conversation, *, before: int | None = None, limit: int = PAGE_LENGTH
+    session: AsyncSession,
+    conversation: Conversation,
+    *,
+    before: int | None = None,
+    limit: int = PAGE_LENGTH,
+    size: int = PAGE_SIZE,
 ) -> list[Message]:
-    """Give the last messages before a position, oldest first, running answers with what is saved of them."""
+    """Give the last messages before a position, oldest first, running answers with what is saved of them.
+
+    They end where they hold enough text, too; the last message is there in any case.
+    """
     inside = select(Message).where(Message.conversation_id == conversation.id)
     if before is not None:
         inside = inside.where(Message.position < before)
-    latest = await session.exec(inside.order_by(col(Message.position).desc()).limit(limit))
-    return await fill_in_running(session, list(latest)[::-1])
+    latest: list[Message] = []
+    async with aclosing(read_newest_first(session, inside.limit(limit))) as messages:
+        async for message in messages:
+            size -= len(message.text)
+            if size < 0 and latest:
+                break
+            latest.insert(0, message)
+    return await fill_in_running(session, latest)
+
+
+async def read_newest_first(session: AsyncSession, messages: SelectOfScalar[Message]) -> AsyncGenerator[Message, None]:
+    """Read messages a few at a time: who has enough text does not load the ones behind, which may be long."""
+    ordered = messages.order_by(col(Message.position).desc())
+    found = await session.stream_scalars(ordered.execution_options(yield_per=ROWS_AT_ONCE))
+    try:
+        async for message in found:
+            yield message
+    finally:
+        await found.close()
 
 
 async def fill_in_running(session: AsyncSession, messages: list[Message]) -> list[Message]:
@@ -281,25 +310,40 @@ async def _find_repeated(session: AsyncSession, conversation: Conversation, text
     return Asked(conversation, question, answer, False) if answer else None
 
 
-async def list_turns(session: AsyncSession, question: Message) -> tuple[list[Turn], int]:
-    """Give the conversation up to a question as a model reads it, and how many messages were not even looked at.
+async def list_turns(session: AsyncSession, question: Message, context_tokens: int) -> tuple[list[Turn], int]:
+    """Give the conversation up to a question as a model reads it, and how many turns were not even looked at.
 
-    Of several answers to one question the newest counts.
+    Looking back ends where no more can fit. Of several answers to one question the newest counts.
     """
-    before = select(Message).where(
-        Message.conversation_id == question.conversation_id, Message.position <= question.position
-    )
-    newest_first = await session.exec(before.order_by(col(Message.position).desc()).limit(HISTORY_LENGTH))
+    inside = select(Message).where(Message.conversation_id == question.conversation_id)
     turns: list[Turn] = []
     answered: set[UUID | None] = set()
-    oldest = question.position
-    for message in newest_first:
-        oldest = message.position
-        if message.role == "assistant" and (message.question_id in answered or not message.text):
-            continue
-        answered.add(message.question_id)
-        turns.append(Turn(message.role, message.text))
-    return turns[::-1], oldest
+    oldest = question
+    newest_first = read_newest_first(session, inside.where(Message.position <= question.position))
+    async with aclosing(newest_first) as messages:
+        async for message in messages:
+            oldest = message
+            if message.role == "assistant" and (message.question_id in answered or not message.text):
+                continue
+            answered.add(message.question_id)
+            turns.append(Turn(message.role, message.text))
+            context_tokens -= count_least_tokens(message.text)
+            if context_tokens < 0:
+                break
+    return turns[::-1], await _count_turns_before(session, oldest) if oldest.position else 0
+
+
+async def _count_turns_before(session: AsyncSession, message: Message) -> int:
+    """Count the questions, and those of them that were answered: each is a turn, however many answers it has."""
+    is_answer = and_(
+        col(Message.role) == "assistant",
+        col(Message.sequence) > 0,
+        col(Message.question_id).is_distinct_from(message.question_id),
+    )
+    questions = func.count(case((col(Message.role) == "user", Message.id)))
+    answers = func.count(distinct(case((is_answer, Message.question_id))))
+    before = (Message.conversation_id == message.conversation_id, Message.position < message.position)
+    return (await session.exec(select(questions + answers).where(*before))).one()
 
 
 async def request_stop(session: AsyncSession, message: Message) -> None:

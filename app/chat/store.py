@@ -30,11 +30,11 @@ class AnswerStore:
             col(Message.status) == "running",
         )
 
-    async def read_turns(self, question: Message) -> tuple[list[Turn], int]:
+    async def read_turns(self, question: Message, context_tokens: int) -> tuple[list[Turn], int]:
         if question.position == 0:  # nothing is before it
             return [Turn(question.role, question.text)], 0
         async with self.database.session(reading=True) as session:
-            return await list_turns(session, question)
+            return await list_turns(session, question, context_tokens)
 
     async def save_pieces(self, batch: Sequence[RunningAnswer]) -> set[UUID]:
         """Append to all answers in one transaction. Gives those that are ours still; the others got nothing.

@@ -5,7 +5,7 @@ from itertools import dropwhile, takewhile
 from typing import NamedTuple
 
 from app.llm.base import LLMError, Turn
-from app.llm.tokens import count_tokens
+from app.llm.tokens import LONGEST_PIECE, count_tokens
 
 TOKENS_AROUND_A_TURN = 6  # the marks that say who speaks, and where it ends
 
@@ -47,3 +47,8 @@ def take_newest(turns: Sequence[Turn], room: int) -> list[Turn]:
 
 def count_turn(turn: Turn) -> int:
     return count_tokens(turn.text) + TOKENS_AROUND_A_TURN
+
+
+def count_least_tokens(text: str) -> int:
+    """Say how many tokens a turn has at least, without looking at its words."""
+    return len(text) // LONGEST_PIECE + TOKENS_AROUND_A_TURN

@@ -16,6 +16,7 @@ _PIECE = re.compile(
     r"|[!-/:-@\[-`{-~]{1,2}"
     r"|[\x00-\x7f]"
 )
+LONGEST_PIECE = 7  # characters
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 
 # How many tokens a character is, from this code point on.

@@ -1,7 +1,9 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.llm.base import LLMError, Turn
-from app.llm.history import count_turn, fit_turns
+from app.llm.history import count_least_tokens, count_turn, fit_turns
 
 SYSTEM = Turn("system", "Be brief.")
 QUESTION = Turn("user", "And now?")
@@ -61,3 +63,8 @@ def test_a_question_that_is_too_long_says_how_long() -> None:
 def test_empty_answers_are_not_sent() -> None:
     failed = Turn("assistant", "")
     assert fit_turns([Turn("user", "Hi"), failed, QUESTION], 100) == ([Turn("user", "Hi"), QUESTION], 0)
+
+
+@given(st.text(st.characters() | st.sampled_from("aaAA  \n")))
+def test_no_turn_has_fewer_tokens_than_its_length_says(text: str) -> None:
+    assert count_least_tokens(text) <= count_turn(Turn("user", text))
