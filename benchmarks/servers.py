@@ -43,6 +43,8 @@ class Response(NamedTuple):
     body: bytes
     received: bytes  # all that came, with headers and chunk sizes, as the network carries it
     cpu: list[tuple[int, float]]  # after so many bytes the server had used so many seconds
+    first_byte: float  # seconds until it came
+    seconds: float  # until the last one
 
 
 @contextmanager
@@ -139,17 +141,20 @@ def ask(server: Server, method: str, path: str, body: bytes = b"", headers: dict
     """Speak HTTP over a bare socket: this reads while the app is measured on the same cores, so it must cost little."""
     fixed = {"Host": f"127.0.0.1:{server.port}", "Connection": "close", "Content-Length": str(len(body))}
     lines = "".join(f"{name}: {value}\r\n" for name, value in (fixed | (headers or {})).items())
-    received, cpu, before = bytearray(), [], server.cpu
+    received, cpu, before, begin = bytearray(), [], server.cpu, time.monotonic()
+    first_byte = 0.0
     with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS_OF_SILENCE) as connection:
         connection.sendall(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
         while data := connection.recv(65536):
+            first_byte = first_byte or time.monotonic() - begin
             received += data
             cpu.append((len(received), server.cpu - before))
+    seconds = time.monotonic() - begin
     head, _, content = bytes(received).partition(b"\r\n\r\n")
     text = head.decode("latin1")
     is_chunked = "transfer-encoding: chunked" in text.lower()
     whole = join_chunks(content) if is_chunked else content
-    return Response(int(text.split()[1]), text, whole, bytes(received), cpu)
+    return Response(int(text.split()[1]), text, whole, bytes(received), cpu, first_byte, seconds)
 
 
 def join_chunks(content: bytes) -> bytes:

@@ -9,10 +9,10 @@ keeps a record of the floods before it, sand on clay on gravel, until somebody r
 WORDS = STORY.lower().replace(",", "").replace(".", "").split()
 
 
-def make_text(kind: str, length: int) -> str:
-    """Give the same text each time, cut to a length."""
+def make_text(kind: str, length: int, variant: int = 0) -> str:
+    """Give the same text each time, cut to a length. Variants have other words."""
     parts = []
-    chance = random.Random(kind)
+    chance = random.Random(f"{kind}{variant or ''}")
     for number in count(1):
         parts.append(PARTS[kind](chance, number))
         if sum(map(len, parts)) >= length:
@@ -64,4 +64,5 @@ PARTS = {
     "code": write_code,
     "data": write_data,
     "table": write_row,
+    "list": write_item,
 }
