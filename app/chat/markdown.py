@@ -1,36 +1,23 @@
-"""Markdown of a language model, turned into safe HTML: a whole text at once, or block by block while it grows.
+"""Markdown of a language model, turned into safe HTML: a whole text at once, or block by block while it grows."""
 
-Three layers keep a hostile answer harmless: the parser takes no raw HTML, nh3 lets only listed tags through, and
-the pages' content security policy runs no inline script.
-"""
-
-import html
 import re
 from collections.abc import Sequence
-from functools import cache, lru_cache
-from threading import get_ident
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-if TYPE_CHECKING:  # parser, highlighter and sanitiser are dear to import: the first answer does it
-    import nh3
-    from markdown_it import MarkdownIt
+from app.chat.markup import END_OF_CODE, draw, draw_code, escape, parse
+
+if TYPE_CHECKING:  # dear to import
     from markdown_it.token import Token
 
     Block = tuple[int, list[Token]]  # the line on which it begins, and its tokens
 
 CACHED_TEXTS = 256
 CACHED_LENGTH = 20_000  # characters of a text that is kept
-CROWDED_LENGTH = 300  # characters of a paragraph; a longer one of which a third are brackets or tildes has no links
-UNBROKEN = re.compile(r"\S{1000}")  # looking for addresses in such a run takes time by its square
-REDRAW_SHARE = 32  # an open block is drawn again once it has grown by this part of itself: the cost stays linear
-HIGHLIGHT_LENGTH = 20_000  # characters of a code block; longer ones stay plain
+REDRAW_SHARE = 32  # what can change is drawn again once it has grown by this part of itself: the cost stays linear
 FENCE = re.compile(r" {0,3}(`{3,}(?=[^`\n]*\n)|~{3,}(?!~))([^\n]*)\n")
-SCHEMES = ("https://", "http://", "mailto:")  # no link of a model leads into this site
-# What Pygments marks and static/app.css leaves as it is: names, operators, brackets, blanks. JSON is mostly these.
-PLAIN = re.compile(r'<span class="(?:n|o|p|w|err|g|go|ni|nn|nx|py|vc|vg|vi|pm|x)">([^<]*)</span>')
-END_OF_CODE = "</code></pre></div>"
 
 
 class Patch(NamedTuple):
@@ -47,9 +34,8 @@ def render(text: str) -> Markup:
 
 
 def _render(text: str) -> Markup:
-    blocks = BlockStream()
-    patches = [*blocks.feed(text), *blocks.finish()]
-    return Markup("".join(f"<div>{block}</div>" for block in join_patches(patches)))  # noqa: S704 (it is clean)
+    blocks = join_patches(BlockStream(text).finish())
+    return Markup("".join(f"<div>{block}</div>" for block in blocks))  # noqa: S704 (it is clean)
 
 
 _render_and_keep = lru_cache(CACHED_TEXTS)(_render)
@@ -75,10 +61,10 @@ class BlockStream:
     begins anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: str = "") -> None:
         self.env: dict[str, Any] = {}  # link definitions, for the blocks after them
         self.n = 0  # the number of the open block
-        self.tail = ""  # its text, as far as it can still change
+        self.tail = text.replace("\r", "")  # its text, as far as it can still change
         self._begin_block()
 
     def _begin_block(self) -> None:
@@ -289,15 +275,6 @@ def split_blocks(text: str, env: dict[str, Any]) -> "list[Block]":
     return blocks
 
 
-def parse(text: str, env: dict[str, Any]) -> list["Token"]:
-    return parser(get_ident()).parse(text, env)
-
-
-def draw(tokens: list["Token"], env: dict[str, Any]) -> str:
-    md = parser(get_ident())
-    return cleaner().clean(md.renderer.render(tokens, md.options, env))
-
-
 def find_change(old: str, new: str) -> tuple[int, str]:
     """Say how many UTF-16 units two strings share at the beginning, and what follows in the new one."""
     low, high = 0, min(len(old), len(new))
@@ -305,117 +282,3 @@ def find_change(old: str, new: str) -> tuple[int, str]:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if old[:middle] == new[:middle] else (low, middle - 1)
     return len(new[:low].encode("utf-16-le")) // 2, new[low:]
-
-
-def escape(text: str) -> str:
-    """As the sanitiser writes it, so that nothing has to be sent twice."""
-    return html.escape(text, quote=False)
-
-
-def draw_code(code: str, info: str, *, colour: bool) -> str:
-    """A block of code in our own markup, with its language and a button to copy it."""
-    language = re.sub(r"[^\w+#.-]", "", (info.split() or ["text"])[0])[:20] or "text"
-    body = highlight(code, language) if colour and len(code) <= HIGHLIGHT_LENGTH else escape(code)
-    return (
-        f'<div class="code"><header><span>{language}</span><button type="button" class="btn btn-ghost btn-small" '
-        f'data-copy=".code">Copy</button></header><pre tabindex="0"><code class="hl">{body}{END_OF_CODE}'
-    )
-
-
-def highlight(code: str, language: str) -> str:
-    from pygments import highlight as colour
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import get_lexer_by_name
-    from pygments.util import ClassNotFound
-
-    try:
-        drawn = str(colour(code, get_lexer_by_name(language, stripnl=False), HtmlFormatter(nowrap=True)))
-    except ClassNotFound:
-        return escape(code)
-    return PLAIN.sub(r"\1", drawn)
-
-
-@cache
-def parser(thread: int) -> "MarkdownIt":
-    """Each thread has its own: the search for addresses takes notes in the parser while it works."""
-    from markdown_it import MarkdownIt
-
-    md = MarkdownIt("commonmark", {"html": False, "linkify": True, "maxNesting": 20})
-    md.enable(["table", "strikethrough", "linkify"])
-    md.disable("image")  # fetching one would tell another site who reads the answer
-    assert md.linkify
-    md.linkify.set({"fuzzy_link": False, "fuzzy_email": False})  # main.py is a file, not a site in Paraguay
-    limit_inline(md)
-    md.validateLink = lambda url: url.lower().startswith(SCHEMES)  # type: ignore[method-assign]
-    md.add_render_rule("heading_open", render_heading)
-    md.add_render_rule("heading_close", render_heading)
-    md.add_render_rule("fence", render_code)
-    md.add_render_rule("code_block", render_code)
-    md.add_render_rule("table_open", render_table_start)
-    md.add_render_rule("table_close", render_table_end)
-    return md
-
-
-def limit_inline(md: "MarkdownIt") -> None:
-    """Leave out what would take far longer than it is worth, for each paragraph, cell or heading by itself."""
-    from markdown_it.parser_inline import ParserInline
-
-    parse, find_scheme = md.inline.parse, md.linkify.pretest  # type: ignore[union-attr]
-    plain = ParserInline()
-    plain.ruler.enableOnly(["text", "newline", "escape"])
-
-    def parse_within_limits(text: str, *args: Any) -> Any:
-        if len(text) > CROWDED_LENGTH and text.count("[") + text.count("~") > len(text) // 3:
-            return plain.parse(text, *args)
-        md.options["linkify"] = not UNBROKEN.search(text)
-        try:
-            return parse(text, *args)
-        finally:
-            md.options["linkify"] = True
-
-    md.inline.parse = parse_within_limits  # type: ignore[method-assign, assignment]
-    md.linkify.pretest = lambda text: find_scheme(text) and not UNBROKEN.search(text)  # type: ignore
-
-
-def render_code(self: object, tokens: Sequence["Token"], idx: int, options: object, env: dict[str, Any]) -> str:
-    return draw_code(tokens[idx].content, tokens[idx].info, colour="open" not in env)
-
-
-def render_heading(self: object, tokens: Sequence["Token"], idx: int, options: object, env: object) -> str:
-    """An answer's first heading stands below the page's h1 and the message's own h2."""
-    token = tokens[idx]
-    level = max(3, min(int(token.tag[1]) + 1, 6))
-    return f"<h{level}>" if token.nesting == 1 else f"</h{level}>\n"
-
-
-def render_table_start(*args: object) -> str:
-    """Wide tables scroll on their own, by keyboard, too."""
-    return '<div class="table-wrap" tabindex="0" role="group" aria-label="Table"><table>'
-
-
-def render_table_end(*args: object) -> str:
-    return "</table></div>"
-
-
-@cache
-def cleaner() -> "nh3.Cleaner":
-    import nh3
-
-    text = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
-    headings = {"h3", "h4", "h5", "h6"}
-    tables = {"table", "thead", "tbody", "tr", "th", "td"}
-    ours = {"span", "div", "header", "button"}
-    return nh3.Cleaner(
-        tags=text | headings | tables | ours,
-        attributes={
-            "a": {"href", "title"},
-            "ol": {"start"},
-            "span": {"class"},
-            "div": {"class", "tabindex", "role", "aria-label"},
-            "code": {"class"},
-            "pre": {"tabindex"},
-            "button": {"type", "class", "data-copy"},
-        },
-        url_schemes={"http", "https", "mailto"},
-        link_rel="noopener noreferrer nofollow",
-    )

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it.token import Token
 
-from app.chat import markdown
 from app.chat.markdown import BlockStream, Patch, join_patches, render
+from app.chat.markup import parse
 
 SAMPLE = """\
 # Heading
@@ -167,13 +167,12 @@ def test_an_endless_block_costs_no_more_by_the_line_than_a_short_one(
 ) -> None:
     """Counted, not timed: what is parsed of all that arrives ten characters at a time."""
     lengths: list[int] = []
-    parse = markdown.parse
 
     def note_and_parse(text: str, env: dict[str, Any]) -> list[Token]:
         lengths.append(len(text))
         return parse(text, env)
 
-    monkeypatch.setattr(markdown, "parse", note_and_parse)
+    monkeypatch.setattr("app.chat.markdown.parse", note_and_parse)
 
     def count(length: int) -> int:
         blocks = BlockStream()
