@@ -71,8 +71,9 @@ def start_worker(database_url: str, provider: Provider, tmp_path: Path) -> Itera
     workers: list[Worker] = []
     llm = {"LLM_BASE_URL": f"{provider.url}/v1", "LLM_MODEL": provider.model_name, "LOCAL_LLM": "off"}
 
-    def start(*flags: str) -> Worker:
-        worker = Worker(flags, {"DATABASE_URL": database_url, **llm}, tmp_path / f"worker{len(workers)}.log")
+    def start(*flags: str, **environment: str) -> Worker:
+        environment = {"DATABASE_URL": database_url, **llm, **environment}
+        worker = Worker(flags, environment, tmp_path / f"worker{len(workers)}.log")
         workers.append(worker)
         return worker
 
