@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx2
@@ -50,6 +51,9 @@ class Worker:
         assert self.process.stdout
         lines = iter(self.process.stdout.readline, "")
         self.url = next(found[1] for line in lines if (found := re.search(r"(http://127\.0\.0\.1:\d+)/", line)))
+        # Each request is a line; once nobody reads them and the pipe is full, the worker would wait for ever.
+        self.reader = Thread(target=self.process.stdout.read)
+        self.reader.start()
 
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)
@@ -58,6 +62,7 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self.reader.join()
         if self.process.stdout:
             self.process.stdout.close()
 
