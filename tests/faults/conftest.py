@@ -28,7 +28,7 @@ API = "/api/v1"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "tests/faults" in item.nodeid:
+        if "tests/faults" in item.nodeid and "test_table" not in item.nodeid:
             item.add_marker(pytest.mark.slow)
 
 
