@@ -4,7 +4,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-REQUEST_SECONDS = 30.0  # for a whole request, from its first byte; for a new connection, from its beginning
+REQUEST_SECONDS = 20.0  # for a whole request, from its first byte; for a new connection, from its beginning
 READER_SECONDS = 30.0  # for a reader to make room again; who reads an answer can come back and go on
 BUFFER_LENGTH = 65_536  # bytes that may wait for one reader here, and as many again in the system
 
