@@ -8,7 +8,8 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, TypeDecorator, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,6 +23,8 @@ STATEMENT_SECONDS = 15  # a statement that takes longer is cancelled (PostgreSQL
 WAIT_SECONDS = 5  # for a connection from the pool, or to the server
 SEARCH_LENGTH = 100  # characters of a search that are looked for
 BUSY_MILLISECONDS = 10_000  # how long SQLite waits for another writer
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)  # errors of a database that may answer later
 
 # Names for constraints, so that a migration can drop what another one made, on both engines.
 SQLModel.metadata.naming_convention = MetaData(

@@ -6,15 +6,14 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.auth.dependencies import NotSignedInError
 from app.auth.passwords import BusyError
-from app.database import is_full, lacks_table
+from app.database import UNAVAILABLE, is_full, lacks_table
 from app.headers import SECURITY_HEADERS
 from app.templating import render_page, url_for_request
 
@@ -49,7 +48,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(NotSignedInError, answer_not_signed_in)
-    for kind in (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError):
+    for kind in (*UNAVAILABLE, ProgrammingError):
         app.add_exception_handler(kind, answer_unavailable)
     app.add_exception_handler(StaleDataError, answer_gone)
     app.add_exception_handler(BusyError, answer_busy)

@@ -23,7 +23,7 @@ from app.chat.models import Message, Status
 from app.chat.running import PART_LENGTH, End, Part, RunningAnswer
 from app.chat.service import LEASE_SECONDS, Asked, FullError
 from app.chat.store import INTERRUPTED, AnswerStore
-from app.database import Database
+from app.database import UNAVAILABLE, Database
 from app.llm.base import Finish, LanguageModel, LLMError, Turn, Usage
 from app.llm.history import fit_turns
 
@@ -132,7 +132,7 @@ class Answers:
     async def _look(self, message_id: UUID, position: int) -> tuple[Part | None, End | None]:
         try:
             return await self.store.look(message_id, position)
-        except SQLAlchemyError:  # the stream has begun, and an error would only cut it off: wait
+        except UNAVAILABLE:  # the stream has begun, and an error would only cut it off: wait
             return None, None
 
     async def end_abandoned(self) -> None:
@@ -276,6 +276,8 @@ class Answers:
                     await self.store.renew_leases(self.running)
                     renewed_at = loop.time()
                 await self._end_stopped()
+            except UNAVAILABLE as error:
+                log.warning("Leases could not be renewed (%s); trying again", type(error).__name__)
             except Exception:  # whatever it is: without this task nobody would renew or stop anything
                 log.exception("Leases could not be renewed")
 

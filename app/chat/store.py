@@ -84,7 +84,7 @@ class AnswerStore:
         No more is held than that part: the reader may be slow, and there may be many.
         """
         async with self.database.session(reading=True) as session:
-            rest = func.substr(Message.text, position + 1, PART_LENGTH)
+            rest = func.substr(Message.text, min(position + 1, LAST_SEQUENCE), PART_LENGTH)
             found = (await session.exec(select(Message.status, rest).where(Message.id == message_id))).first()
             if found is None:
                 return None, End(None)
