@@ -1,6 +1,6 @@
 """What pages of much data cost: long conversations, long messages, many conversations, on SQLite and PostgreSQL.
 
-    uv run benchmarks/pages.py          about two minutes
+    uv run benchmarks/pages.py          less than a minute
 
 The database is filled by bulk inserts, and read through a real `oppman.py runserver` by somebody who is signed in and
 takes gzip, as browsers do. Each page is asked for first when nobody has seen its messages, then some times more: the
@@ -195,8 +195,10 @@ def measure(engine: str, server: Server, ids: dict[str, UUID]) -> list[str]:
         figures = [f"{1000 * first.first_byte:.0f}", f"{1000 * again.first_byte:.0f}", f"{1000 * again.seconds:.0f}"]
         figures += [f"{1000 * first.cpu:.0f}", f"{1000 * again.cpu:.0f}", f"{size / 1000:.0f}", f"{sent / 1000:.0f}"]
         rows.append([page.name, *figures])
-        if first.first_byte > page.limit or size > page.limit_size:
-            failures.append(f"{engine}, {page.name}: {first.first_byte:.2f} s, {size:,} bytes")
+        # There is only one first time, and what else the machine does delays it: there the processor's time counts.
+        seconds = max(first.cpu, again.first_byte)
+        if seconds > page.limit or size > page.limit_size:
+            failures.append(f"{engine}, {page.name}: {seconds:.2f} s, {size:,} bytes")
     headings = ["first byte ms, drawn anew", "again", "whole ms", "CPU ms, drawn anew", "again", "KB", "KB sent"]
     print_table([engine, *headings], rows)
     return failures
