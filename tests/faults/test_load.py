@@ -134,13 +134,14 @@ async def test_f36_readers_that_come_and_go_leave_nothing_behind(
         for _ in range(count // 10):
             await asyncio.gather(*(look(ada_anywhere, url) for _ in range(10)))
 
+    files = count_files(pid)
     await look_often(100)
     memory, threads = read_memory(pid), count_threads(pid)
     await look_often(1500)
     assert read_memory(pid) - memory < 10
     assert count_threads(pid) <= threads + 2
     async with asyncio.timeout(10):
-        while count_files(pid) > 40:  # noqa: ASYNC110 (it notices the last ones in a moment)
+        while count_files(pid) > files + 30:  # noqa: ASYNC110 (it notices the last ones in a moment; the pool has some)
             await asyncio.sleep(0.05)
     assert (await client.post(f"{API}/messages/{answer}/stop")).json()["status"] == "stopped"
 
