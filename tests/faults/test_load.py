@@ -22,7 +22,7 @@ HTML = {"Accept": "text/html"}
 
 
 async def test_f31_a_storm_of_sign_ins_holds_no_answer_up(ada_anywhere: Client, start_worker: StartWorker) -> None:
-    """A loop that hashed passwords itself would let most pieces wait for half a second; see benchmarks/storm.py."""
+    """A loop that hashed passwords itself would leave gaps of more than a second; see benchmarks/storm.py."""
     worker = start_worker()
     client = await ada_anywhere.at(worker)
     page = await write_long_page(client)
@@ -35,7 +35,7 @@ async def test_f31_a_storm_of_sign_ins_holds_no_answer_up(ada_anywhere: Client, 
         stormy = await watch(streams, storm(worker, client, page))
         for one in reading:
             one.cancel()
-    assert stormy < 3 * quiet
+    assert stormy < quiet + 0.6
 
 
 class Stream:
@@ -60,24 +60,25 @@ class Stream:
 
 
 async def watch(streams: list[Stream], happening: Coroutine[None, None, None]) -> float:
-    """Give the gap that three of four do not exceed while something happens: a busy machine makes some of them long."""
+    """Give the gap that nine of ten do not exceed while something happens: a busy machine makes some of them long."""
     for stream in streams:
         stream.gaps.clear()
     await happening
-    return quantiles((gap for stream in streams for gap in stream.gaps), n=4)[2]
+    return quantiles((gap for stream in streams for gap in stream.gaps), n=10)[8]
 
 
 async def storm(worker: Worker, reader: httpx2.AsyncClient, page: str) -> None:
-    """In each of five seconds twenty sign-ins at once, with right and wrong passwords, and a long page."""
+    """Three waves of eighty sign-ins at once, with right and wrong passwords, and with each a long page."""
     forms = [{"email": "ada@example.org", "password": password} for password in (PASSWORD, "not this one")]
-    visitor = httpx2.AsyncClient(base_url=worker.url, timeout=60, headers=HTML, verify=False)
-    async with visitor, asyncio.TaskGroup() as tasks:
-        sign_ins = []
-        for _ in range(5):
-            sign_ins += [tasks.create_task(visitor.post("/login", data=forms[number % 2])) for number in range(20)]
-            tasks.create_task(reader.get(page, headers=HTML))
-            await asyncio.sleep(1)
-    assert [one.result().status_code for one in sign_ins] == [303, 422] * 50
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(
+        base_url=worker.url, timeout=60, headers=HTML, limits=limits, verify=False
+    ) as visitor:
+        for _ in range(3):
+            sign_ins = [visitor.post("/login", data=forms[number % 2]) for number in range(80)]
+            *answers, shown = await asyncio.gather(*sign_ins, reader.get(page, headers=HTML))
+            assert [answer.status_code for answer in answers] == [303, 422] * 40
+            assert shown.status_code == 200
 
 
 async def write_long_page(client: httpx2.AsyncClient) -> str:
