@@ -16,7 +16,11 @@ if TYPE_CHECKING:  # dear to import
 
 CACHED_TEXTS = 256
 CACHED_LENGTH = 20_000  # characters of a text that is kept
+LONG_WORDS = 200  # characters; more at once are parsed
 REDRAW_SHARE = 32  # what can change is drawn again once it has grown by this part of itself: the cost stays linear
+WORDS = re.compile(r"""(?:[^\W_]|[ .,;:!?'"()-])+""")  # none of these means anything in the middle of a line
+PLAIN_END = re.compile(r"(?:^|[\s(])[^\W\d_]+$")  # of a line that has begun: its last word
+CLOSING = re.compile(r"(?:</(?:p|li|[uo]l|blockquote|h\d)>\n?)+$")
 FENCE = re.compile(r" {0,3}(`{3,}(?=[^`\n]*\n)|~{3,}(?!~))([^\n]*)\n")
 
 
@@ -79,15 +83,38 @@ class BlockStream:
         self.can_settle = True
 
     def feed(self, text: str) -> list[Patch]:
-        self.tail += text.replace("\r", "")
+        text = text.replace("\r", "")
+        if (words := self._append_words(text)) is not None:
+            return words
+        self.tail += text
         patches: list[Patch] = []
         while self.tail and len(self.tail) - self.drawn > self.drawn // REDRAW_SHARE:
+            if not self.shown and not self.settled_text:
+                self.tail = self.tail.lstrip("\n")  # so that the block begins on the first line
             before = self.n
             is_code = self.fence or (self.container is None and FENCE.match(self.tail))
             patches += self._feed_code() if is_code else self._feed_blocks()
             if self.n == before:
                 break
         return patches
+
+    def _append_words(self, text: str) -> list[Patch] | None:
+        """Add plain words to a line that ends in one: that changes nothing before them, so nothing is parsed.
+
+        None where it is not as simple as that: only what cannot be part of a link, a marker or the like is.
+        """
+        line = self.tail.rstrip(" ")
+        is_plain = len(text) < LONG_WORDS and WORDS.fullmatch(text) and PLAIN_END.search(line[-LONG_WORDS:])
+        if not is_plain or self.drawn < len(self.tail) or "[" in line or "~" in line:
+            return None
+        closing = CLOSING.search(self.shown, max(len(self.shown) - LONG_WORDS, 0))
+        if closing is None or not self.shown.endswith(line[-1], 0, closing.start()):
+            return None
+        new = (self.tail[len(line) :] + text).rstrip(" ")
+        keep, end = self.shown[: closing.start()], closing[0]
+        self.tail += text
+        self.shown, self.drawn = keep + new + end, len(self.tail)
+        return [Patch(self.n, self.settled_length + count_units(keep), new + end)] if new else []
 
     def finish(self) -> list[Patch]:
         """Draw what is still open as it stays."""

@@ -94,14 +94,18 @@ def limit_inline(md: "MarkdownIt") -> None:
     def parse_within_limits(text: str, *args: Any) -> Any:
         if len(text) > CROWDED_LENGTH and text.count("[") + text.count("~") > len(text) // 3:
             return plain.parse(text, *args)
-        md.options["linkify"] = not UNBROKEN.search(text)
+        md.options["linkify"] = not is_unbroken(text)
         try:
             return parse(text, *args)
         finally:
             md.options["linkify"] = True
 
     md.inline.parse = parse_within_limits  # type: ignore[method-assign, assignment]
-    md.linkify.pretest = lambda text: find_scheme(text) and not UNBROKEN.search(text)  # type: ignore
+    md.linkify.pretest = lambda text: ":" in text and find_scheme(text) and not is_unbroken(text)  # type: ignore
+
+
+def is_unbroken(text: str) -> bool:
+    return len(text) >= 1000 and UNBROKEN.search(text) is not None
 
 
 def render_code(self: object, tokens: Sequence["Token"], idx: int, options: object, env: dict[str, Any]) -> str:
