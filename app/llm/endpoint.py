@@ -5,7 +5,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -14,6 +13,7 @@ import msgspec
 from app.llm.base import LLMError, Turn
 from app.llm.chunks import make_storable
 from app.llm.completion import Completion, ReportedError
+from app.llm.network import Stream, merge_chunks
 from app.llm.problems import Problem, Provider, read_problem, read_report
 from app.llm.sse import UnreadableBodyError, choose_parser
 
@@ -41,6 +41,7 @@ class Endpoint:
             trust_env=not is_here,  # a proxy would not find our own localhost
             verify=trust_nobody() if is_here and base_url.startswith("http:") else True,
         )
+        merge_chunks(self._client)
 
     async def ask(self, turns: Sequence[Turn], completion: Completion) -> None:
         has_answered = False
@@ -149,17 +150,14 @@ async def read_answer(response: httpx2.Response, completion: Completion) -> None
 @contextmanager
 def reading_at_pace(response: httpx2.Response, completion: Completion) -> Iterator[None]:
     """Let words gather in the socket until the pace: waking up for each costs more than reading ten at once."""
-    stream = response.extensions["network_stream"]
-    read = stream.read
+    stream: Stream = response.extensions["network_stream"]
 
-    async def read_at_pace(*args: Any, **options: Any) -> bytes:
+    async def wait_for_pace() -> None:
         if completion.pace and completion.has_text and not completion.finish_reason:
             await completion.pace()
-        data: bytes = await read(*args, **options)
-        return data
 
-    stream.read = read_at_pace
+    stream.pace = wait_for_pace
     try:
         yield
     finally:
-        del stream.read  # the connection will be used again, as it was
+        stream.pace = None  # the connection will be used again
