@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 DEFAULT_PORT = 8000
+GARBAGE_THRESHOLDS = (
+    20_000,
+    50,
+    100,
+)  # Markdown makes many short-lived objects: looking for rings rarely saves a tenth
 BACKLOG = 2048
 SEND_BUFFER_LENGTH = 65_536  # bytes that the system keeps for a slow reader; by itself it takes up to four million
 HOST = r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]+\]|(?=.*[a-z])[a-z0-9.-]+|0"
@@ -183,6 +188,7 @@ def load_app() -> "FastAPI":
         from app.main import app
 
         gc.freeze()
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
     return app
 
 
