@@ -28,7 +28,13 @@ def test_no_fault_is_missing() -> None:
     assert [fault for fault, tests in rows.items() if not TEST.search(tests)] == ["F34"]
 
 
+def test_every_promise_is_proven() -> None:
+    promises = re.findall(r"^\| (P\d) \| .+ \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [promise for promise, tests in promises if TEST.search(tests)] == [f"P{number}" for number in range(1, 7)]
+
+
 def test_every_test_that_is_named_exists() -> None:
-    named = {found for tests in read_rows().values() for found in TEST.findall(tests)}
+    tables = Path(__file__).with_name("README.md"), ROOT / "README.md"
+    named = {found for table in tables for found in TEST.findall(table.read_text(encoding="utf-8"))}
     missing = [f"{path}::{name}" for path, name in sorted(named) if name not in list_tests(path)]
     assert missing == []
