@@ -73,7 +73,7 @@ class Stream:
             self.connection.writer.write(chunk)
         self.written = until
         if until < len(self.chunks):
-            return self.start + until / self.rate
+            return max(self.start + until / self.rate, now + TICK_SECONDS / 2)  # floats may round down to now
         self.is_over.set()
         return None
 

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 FRAME_SECONDS = 0.1  # what arrives within a frame is saved and shown together
 READ_TURNS = 6  # of the loop, at a frame's beginning: so many it takes from a socket to an answer
-LONGEST_FRAME = 2.0  # while the database does not answer
+LONGEST_PAUSE = 2.0  # between two tries, while the database does not answer
 TICK_SECONDS = 0.5  # how often stops from elsewhere are looked for
 RENEWAL_SECONDS = 5.0  # how often leases are renewed
 POLL_SECONDS = (0.15, 0.5)  # how often a reader looks at an answer that another process writes: at first, at last
@@ -235,24 +235,24 @@ class Answers:
     async def _keep_saving(self) -> None:
         """Save once a frame, as long as there are answers. What could not be saved is tried again, later each time."""
         loop = asyncio.get_running_loop()
-        frame = FRAME_SECONDS
+        pause = FRAME_SECONDS
         while self.running:
-            began = loop.time()
-            self.first_words.clear()
+            end = loop.time() + FRAME_SECONDS
             self.frame.set()
             self.frame = asyncio.Event()
             for _ in range(READ_TURNS):
                 await asyncio.sleep(0)
             try:
                 await self._save_pieces([running for running in self.running.values() if running.prepare_piece()])
-                frame = FRAME_SECONDS
+                while await happens(self.first_words, end - loop.time()):
+                    self.first_words.clear()
+                    new = [running for running in self.running.values() if not running.length]
+                    await self._save_pieces([running for running in new if running.prepare_piece()])
+                pause = FRAME_SECONDS
             except Exception as error:  # whatever it is: without this task nothing would be saved
                 log.warning("Pieces of answers could not be saved (%s); trying again", type(error).__name__)
-                frame = min(2 * frame, LONGEST_FRAME)
-            if frame > FRAME_SECONDS:
-                await asyncio.sleep(frame)
-            else:
-                await happens(self.first_words, began + frame - loop.time())
+                pause = min(2 * pause, LONGEST_PAUSE)
+                await asyncio.sleep(pause)
 
     async def _next_frame(self) -> None:
         await self.frame.wait()

@@ -29,7 +29,9 @@ def test_no_fault_is_missing() -> None:
 
 
 def test_every_promise_is_proven() -> None:
-    promises = re.findall(r"^\| (P\d) \| .+ \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    promises = re.findall(
+        r"^\| (P\d) \| .+ \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert [promise for promise, tests in promises if TEST.search(tests)] == [f"P{number}" for number in range(1, 7)]
 
 
