@@ -83,7 +83,9 @@ class Answers:
 
         A repeated send begins it where the first one did not: a commit whose confirmation was lost is an error there.
         """
-        if asked.answer.id in self.running or not (asked.is_new or self._is_forgotten(asked.answer)):
+        before = self.running.get(asked.answer.id)
+        is_being_written = before and not before.is_over
+        if is_being_written or not (asked.is_new or self._is_forgotten(asked.answer)):
             return
         self.begun.append(asked.answer.id)
         running = self.running[asked.answer.id] = RunningAnswer(asked)
@@ -179,7 +181,8 @@ class Answers:
             log.exception("An answer could not be saved; its lease will run out")
         finally:
             running.listener.cancel()
-            del self.running[running.id]
+            if self.running.get(running.id) is running:  # and not one that goes on already
+                del self.running[running.id]
             running.wake()
 
     async def _listen(self, running: RunningAnswer) -> None:

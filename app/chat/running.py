@@ -65,6 +65,11 @@ class RunningAnswer:
     def text(self) -> str:
         return "".join([*self.saved, self.saving, *self.arrived])
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come from the model."""
+        return self.listener is not None and self.listener.done()
+
     def wake(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()

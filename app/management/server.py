@@ -28,6 +28,7 @@ GARBAGE_THRESHOLDS = (
     100,
 )  # Markdown makes many short-lived objects: looking for rings rarely saves a tenth
 BACKLOG = 2048
+OPEN_FILES = 4096
 SEND_BUFFER_LENGTH = 65_536  # bytes that the system keeps for a slow reader; by itself it takes up to four million
 HOST = r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]+\]|(?=.*[a-z])[a-z0-9.-]+|0"
 ADDRESS = re.compile(rf"((?P<host>{HOST}):)?(?P<port>[0-9]+)", re.IGNORECASE)
@@ -153,9 +154,22 @@ def greet(listener: socket.socket) -> None:
     console.say(f"Starting the server at {console.paint(Address(host, port).url, 'bold')}\nQuit with Control-C.")
 
 
+def allow_open_files() -> None:
+    """Each answer needs two. What systems allow a program by itself is often a thousand, or a quarter of that."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run_uvicorn(listener: socket.socket, settings: Settings, reloads: bool, workers: int) -> None:
     import uvicorn
 
+    allow_open_files()
     config = uvicorn.Config(
         "app.management.server:load_app",
         factory=True,

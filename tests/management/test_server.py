@@ -1,12 +1,15 @@
 """Addresses, and what is started beside the app."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from app.management.commands import CommandError
 from app.management.server import Address, listen, read_address, wants_local_model
-from app.settings import Settings
+from app.settings import ROOT, Settings
 from tests.management.conftest import Oppman
 
 
@@ -79,3 +82,18 @@ def test_early_browsers_wait_in_line() -> None:
 def test_the_small_model_answers_where_nothing_else_is_set_up(settings: dict[str, str], wanted: bool) -> None:
     values = {"local_llm": "auto", "secret_key": "kJ2-v9Qx_4mTzR7wLpN0sYb8HcUe3DfGaVi6oXtM1qEW"} | settings
     assert wants_local_model(Settings(**values)) is wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such limit")
+def test_files_for_a_thousand_answers_may_be_open() -> None:
+    program = """
+import resource
+from app.management.server import allow_open_files
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+allow_open_files()
+allow_open_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(4096, hard) or hard == resource.RLIM_INFINITY)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
