@@ -68,7 +68,8 @@ async def find_person(request: Request) -> User | None:
     """Find who is signed in, with the cookie and the tokens of every other page."""
     token = request.cookies.get(SECURE_COOKIE if request.app.state.settings.is_production else COOKIE)
     async with request.app.state.database.session(reading=True) as session:
-        person = await open_sessions(session).read_token(token, open_people(session))
+        strategy = await open_sessions(session)
+        person = await strategy.read_token(token, await open_people(session))
     return person if person and person.is_active else None
 
 

@@ -109,15 +109,16 @@ class BearerTransport(Transport):
         return {}
 
 
-def open_people(session: SessionDep) -> UserManager:
+# What a route asks for is async even where it awaits nothing: a plain function would run in a thread each time.
+async def open_people(session: SessionDep) -> UserManager:
     return UserManager(People(session))
 
 
-def open_sessions(session: SessionDep) -> DatabaseStrategy[User, UUID, AccessToken]:
+async def open_sessions(session: SessionDep) -> DatabaseStrategy[User, UUID, AccessToken]:
     return Strategy(Tokens(session, "session"))
 
 
-def open_api_tokens(session: SessionDep) -> DatabaseStrategy[User, UUID, AccessToken]:
+async def open_api_tokens(session: SessionDep) -> DatabaseStrategy[User, UUID, AccessToken]:
     return Strategy(Tokens(session, "api"))
 
 
@@ -132,13 +133,13 @@ secure_cookie: Backend = AuthenticationBackend(
 bearer: Backend = AuthenticationBackend("bearer", BearerTransport(), open_api_tokens)
 
 
-def pick_cookie(request: Request) -> Backend:
+async def pick_cookie(request: Request) -> Backend:
     """Plain HTTP on a laptop cannot carry the secure cookie; in production nothing else is taken."""
     return secure_cookie if request.app.state.settings.is_production else plain_cookie
 
 
-def pick_backends(request: Request) -> list[Backend]:
-    return [pick_cookie(request), bearer]
+async def pick_backends(request: Request) -> list[Backend]:
+    return [await pick_cookie(request), bearer]
 
 
 fastapi_users = FastAPIUsers[User, UUID](open_people, [plain_cookie, secure_cookie, bearer])

@@ -15,14 +15,14 @@ from app.chat.models import LAST_SEQUENCE, Conversation, Message
 from app.database import SessionDep
 
 
-def get_answers(request: Request) -> Answers:
+async def get_answers(request: Request) -> Answers:
     answers: Answers = request.app.state.answers
     return answers
 
 
 async def end_abandoned(request: Request) -> None:
     """Runs before a route opens its session, which on SQLite could keep this from writing, or from seeing it."""
-    await get_answers(request).end_abandoned()
+    await (await get_answers(request)).end_abandoned()
 
 
 async def require_conversation(session: SessionDep, person: CurrentUser, conversation_id: UUID) -> Conversation:
@@ -74,7 +74,7 @@ def refusing() -> Iterator[None]:
         raise refusal(error) from None
 
 
-def read_cursor(
+async def read_cursor(
     after: Annotated[int | None, Query(ge=-1, description="Only what comes after the event with this id")] = None,
     last_event_id: Annotated[int | None, Header(ge=-1, description="The same, as browsers send it")] = None,
 ) -> int:
