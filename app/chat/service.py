@@ -214,8 +214,9 @@ async def _make_conversation(
 ) -> Conversation | None:
     """Begin a conversation; None where the first click has made it."""
     conversation = Conversation(id=name_conversation(owner, client_key), owner_id=owner.id, title=make_title(text))
-    made = await session.exec(insert_new(session, Conversation).values(conversation.model_dump()))
-    return conversation if made.rowcount else None
+    insert = insert_new(session, Conversation).values(conversation.model_dump())
+    made = await session.exec(insert.returning(col(Conversation.id)))  # rowcount says nothing here on PostgreSQL
+    return conversation if made.first() else None
 
 
 async def _lock_conversation(session: AsyncSession, conversation_id: UUID) -> Conversation:
