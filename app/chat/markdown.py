@@ -308,4 +308,4 @@ def find_change(old: str, new: str) -> tuple[int, str]:
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if old[:middle] == new[:middle] else (low, middle - 1)
-    return len(new[:low].encode("utf-16-le")) // 2, new[low:]
+    return count_units(new[:low]), new[low:]

@@ -187,21 +187,21 @@ async def ask(
     if client_key and not client_key.isprintable():
         raise InvalidTextError("A client key has only characters that can be read.")
     position = 0
-    made = None if conversation else await _make_conversation(session, owner, text, client_key)
-    if made is None:
-        conversation_id = conversation.id if conversation else name_conversation(owner, client_key)
-        made = await _lock_conversation(session, conversation_id)
-        if client_key and (repeated := await _find_repeated(session, made, text, client_key)):
+    conversation_id = conversation.id if conversation else name_conversation(owner, client_key)
+    target = None if conversation else await _make_conversation(session, owner, conversation_id, text)
+    if target is None:
+        target = await _lock_conversation(session, conversation_id)
+        if client_key and (repeated := await _find_repeated(session, target, text, client_key)):
             await session.commit()  # nothing to save, but the caller may wait for the answer: let the connection go
             return repeated
-        position = await _next_position(session, made)
-        made.updated_at = now()
-        if position == 0 and made.title == NEW_TITLE:
-            made.title = make_title(text)
-        session.add(made)
-    question = Message(conversation_id=made.id, position=position, role="user", text=text, client_key=client_key)
+        position = await _next_position(session, target)
+        target.updated_at = now()
+        if position == 0 and target.title == NEW_TITLE:
+            target.title = make_title(text)
+        session.add(target)
+    question = Message(conversation_id=target.id, position=position, role="user", text=text, client_key=client_key)
     session.add(question)
-    return Asked(made, question, await _begin_answer(session, question, position + 1, model, worker), True)
+    return Asked(target, question, await _begin_answer(session, question, position + 1, model, worker), True)
 
 
 def name_conversation(owner: User, client_key: str | None) -> UUID:
@@ -210,10 +210,10 @@ def name_conversation(owner: User, client_key: str | None) -> UUID:
 
 
 async def _make_conversation(
-    session: AsyncSession, owner: User, text: str, client_key: str | None
+    session: AsyncSession, owner: User, conversation_id: UUID, text: str
 ) -> Conversation | None:
     """Begin a conversation; None where the first click has made it."""
-    conversation = Conversation(id=name_conversation(owner, client_key), owner_id=owner.id, title=make_title(text))
+    conversation = Conversation(id=conversation_id, owner_id=owner.id, title=make_title(text))
     insert = insert_new(session, Conversation).values(conversation.model_dump())
     made = await session.exec(insert.returning(col(Conversation.id)))  # rowcount says nothing here on PostgreSQL
     return conversation if made.first() else None

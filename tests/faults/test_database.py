@@ -23,7 +23,7 @@ from app.llm.scripted import ScriptedModel
 from app.settings import ROOT
 from tests.chat.reading import EVENTS, JSON, Event, read_events
 from tests.conftest import MakeSite, Person, Site, migrate
-from tests.faults.conftest import API, needs_posix
+from tests.faults.conftest import API, begin, needs_posix
 from tests.faults.killed_writer import WORDS
 from tests.faults.proxy import Proxy, postgres_proxy
 from tests.postgres import Control, Server, postgres_databases
@@ -60,12 +60,6 @@ def control(server: Server) -> Iterator[Control]:
 async def proxy_and_url(postgres_url: str) -> AsyncIterator[tuple[Proxy, str]]:
     async with postgres_proxy(postgres_url) as both:
         yield both
-
-
-async def start_path(person: Person) -> str:
-    """Begin a conversation, and give the path of its messages."""
-    begun = await person.post(f"{API}/conversations", headers=JSON)
-    return f"{API}/conversations/{begun.json()['id']}/messages"
 
 
 async def list_messages(person: Person, path: str) -> list[dict[str, Any]]:
@@ -127,7 +121,7 @@ async def test_f16_a_database_that_is_away_keeps_the_typed_text(
 ) -> None:
     site: Site = await make_site(database_url=postgres_url)
     ada = await site.person("ada")
-    path = await start_path(ada)
+    path = await begin(ada.browser)
     form = {"text": TEXT, "client_key": "k"}
     page_path = path.removeprefix(API).replace("/conversations", "/chat")
     await asyncio.to_thread(control.stop)
@@ -155,7 +149,7 @@ async def test_f17_an_answer_outlives_ten_seconds_without_a_database(
     words = [f"{number:03d} " for number in range(400)]
     site: Site = await make_site(ScriptedModel(*words, delay=0.03), database_url=postgres_url)
     ada = await site.person("ada")
-    answer = await Reading(ada, stack).ask(await start_path(ada))
+    answer = await Reading(ada, stack).ask(await begin(ada.browser))
     await answer.read(3)
     await asyncio.to_thread(control.stop)
     await asyncio.sleep(10)
@@ -180,7 +174,7 @@ async def test_f17_only_so_much_waits_for_the_database(
 
     site: Site = await make_site(CountingModel("Hello ", gate, *[kilobyte] * 150), database_url=postgres_url)
     ada = await site.person("ada")
-    answer = await Reading(ada, stack).ask(await start_path(ada))
+    answer = await Reading(ada, stack).ask(await begin(ada.browser))
     await answer.read(2)
     await asyncio.to_thread(control.stop)
     gate.set()
@@ -217,8 +211,8 @@ async def test_f17_an_answer_that_could_not_be_saved_ends_with_what_was_shown(
 
     site: Site = await make_site(TwoModels(), database_url=postgres_url)
     ada = await site.person("ada")
-    short = await (await Reading(ada, stack).ask(await start_path(ada), "short")).read(2)
-    long = await (await Reading(ada, stack).ask(await start_path(ada), "long")).read(2)
+    short = await (await Reading(ada, stack).ask(await begin(ada.browser), "short")).read(2)
+    long = await (await Reading(ada, stack).ask(await begin(ada.browser), "long")).read(2)
     await asyncio.to_thread(control.stop)
     gates["short"].set()
     async with asyncio.timeout(20):
@@ -243,7 +237,7 @@ async def test_f18_a_commit_that_nobody_confirmed_is_one_message(
     model = ScriptedModel("Hello ", "Ada.")
     site: Site = await make_site(model, database_url=url)
     ada = await site.person("ada")
-    path = await start_path(ada)
+    path = await begin(ada.browser)
     question = {"content": "Who is Ada?", "client_key": "k"}
     proxy.cut_at_commit(cut, "INSERT INTO message")
     assert (await ada.post(path, json=question, headers=JSON)).status_code == 503
@@ -267,7 +261,7 @@ async def test_f18_a_piece_whose_commit_nobody_confirmed_is_there_once(
     words = [f"{number:03d} " for number in range(60)]
     site: Site = await make_site(ScriptedModel(*words, delay=0.03), database_url=url)
     ada = await site.person("ada")
-    answer = await Reading(ada, stack).ask(await start_path(ada))
+    answer = await Reading(ada, stack).ask(await begin(ada.browser))
     for _ in range(3):
         await answer.read(1)
         proxy.cut_at_commit("after", "INSERT INTO piece")
@@ -284,7 +278,7 @@ async def test_f19_connections_that_were_cut_while_idle_are_not_noticed(
     proxy, url = proxy_and_url
     site: Site = await make_site(database_url=url)
     ada = await site.person("ada")
-    path = await start_path(ada)
+    path = await begin(ada.browser)
     for at_once in (True, False):
         await asyncio.gather(*(ada.get(path, headers=JSON) for _ in range(20)))
         assert proxy.cut_all() == 5, "the whole pool"
@@ -299,7 +293,7 @@ async def test_f20_streams_hold_no_connection_and_requests_wait_five_seconds(
     gate = asyncio.Event()
     site: Site = await make_site(ScriptedModel("Hello ", gate, "Ada."), database_url=postgres_url, database_pool_size=2)
     ada = await site.person("ada")
-    running = [await (await Reading(ada, stack).ask(await start_path(ada))).read(2) for _ in range(10)]
+    running = [await (await Reading(ada, stack).ask(await begin(ada.browser))).read(2) for _ in range(10)]
     async with asyncio.timeout(2):
         assert (await ada.get("/chat")).status_code == 200, "ten streams leave both connections to others"
 
@@ -359,8 +353,8 @@ async def test_f21_a_locked_file_is_waited_for(make_site: MakeSite, sqlite_path:
     gate = asyncio.Event()
     site: Site = await make_site(ScriptedModel("Hello ", gate, "Ada."), database_url=f"sqlite:///{sqlite_path}")
     ada = await site.person("ada")
-    path = await start_path(ada)
-    running = await (await Reading(ada, stack).ask(await start_path(ada))).read(2)
+    path = await begin(ada.browser)
+    running = await (await Reading(ada, stack).ask(await begin(ada.browser))).read(2)
     with locked_by_another(sqlite_path):
         gate.set()
         sending = asyncio.create_task(ada.post(path, json={"content": TEXT}, headers=JSON))
@@ -380,8 +374,8 @@ async def test_f21_a_file_that_stays_locked_refuses_and_loses_nothing(
     gate = asyncio.Event()
     site: Site = await make_site(ScriptedModel("Hello ", gate, "Ada."), database_url=f"sqlite:///{sqlite_path}")
     ada = await site.person("ada")
-    path = await start_path(ada)
-    running = await (await Reading(ada, stack).ask(await start_path(ada))).read(2)
+    path = await begin(ada.browser)
+    running = await (await Reading(ada, stack).ask(await begin(ada.browser))).read(2)
     question = {"content": TEXT, "client_key": "k"}
     with locked_by_another(sqlite_path):
         gate.set()
@@ -436,7 +430,7 @@ async def test_f22_a_full_disk_refuses_and_loses_nothing(
     path = Path(shutil.copy(sqlite_template, small_disk / "db.sqlite3"))
     site: Site = await make_site(StoryTeller(), database_url=f"sqlite:///{path}")
     ada = await site.person("ada")
-    running = await (await Reading(ada, stack).ask(await start_path(ada), "A story")).read(2)
+    running = await (await Reading(ada, stack).ask(await begin(ada.browser), "A story")).read(2)
 
     fill_up(small_disk / "filler")
     confirmed = []

@@ -5,10 +5,8 @@ import json
 import os
 import re
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func
@@ -20,18 +18,18 @@ from app.llm.scripted import ScriptedModel
 from app.management import protocol
 from tests.chat.reading import JSON, asking, follow, text_of, wait_until_ended
 from tests.conftest import MakeSite, Person, Site
-from tests.faults.conftest import API
+from tests.faults.conftest import API, begin
+from tests.faults.processes import needs_linux, read_memory
 
 pytestmark = pytest.mark.anyio
 
 LONG = "".join(f"{number:07d}: 漢字仮名交じり文\n" for number in range(10_000))  # 180,000 characters, 340,000 bytes
-LITTLE = 20_000_000  # bytes for fifty readers
+LITTLE = 20  # MB for fifty readers
 
 
 async def ask(ada: Person, asked: str = "All of it") -> str:
     """Ask, and give the path of the answer, which has ended."""
-    conversation = (await ada.post(f"{API}/conversations", headers=JSON)).json()["id"]
-    path = f"{API}/conversations/{conversation}/messages"
+    path = await begin(ada.browser)
     return f"{API}/messages/{(await ada.post(path, json={'content': asked}, headers=JSON)).json()['id']}"
 
 
@@ -75,18 +73,13 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def read_memory() -> int:
-    """Resident bytes of this process, in which the site runs."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def parse_pieces(received: bytes) -> list[tuple[int, str]]:
     """Give the id and the text of each piece that came whole."""
     found = re.findall(rb"id: (\d+)\nevent: piece\ndata: (.*)\n\n", received)
     return [(int(sequence), json.loads(data)["text"]) for sequence, data in found]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@needs_linux
 async def test_f28_readers_that_never_read_cost_little_and_are_dropped(
     make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,13 +88,13 @@ async def test_f28_readers_that_never_read_cost_little_and_are_dropped(
     ada = await site.person("ada")
     path = await ask(ada) + "/events"
     await follow(ada, path)
-    before = read_memory()
+    before = read_memory(os.getpid())
     async with lazy_readers(site, ada, path, 50) as readers:
         streams = site.app.state.session_watch.streams
         await until(lambda: len(streams) == 50)
         events = await follow(ada, path)
         assert text_of(events) == LONG  # others go on as ever
-        assert read_memory() - before < LITTLE
+        assert read_memory(os.getpid()) - before < LITTLE
         await until(lambda: not streams)
 
         received = b""
