@@ -1,4 +1,4 @@
-"""What the chat does: conversations, questions with their empty answers, and what a model is shown of the past."""
+"""What the chat does: conversations, and questions with their empty answers."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import and_, case, distinct, func, or_, tuple_, update
+from sqlalchemy import func, or_, tuple_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -15,8 +15,6 @@ from app.auth.models import User
 from app.chat.models import MODEL_LENGTH, TEXT_LENGTH, TITLE_LENGTH, UNFINISHED, Conversation, Message, Piece
 from app.chat.titles import NEW_TITLE, make_title, tidy
 from app.database import database_time, insert_new, now, spell
-from app.llm.base import Turn
-from app.llm.history import count_least_tokens
 
 PAGE_LENGTH = 50  # messages on one page
 PAGE_SIZE = 50_000  # characters of messages, with which a page ends as well: coloured code is eight times as long
@@ -309,42 +307,6 @@ async def _find_repeated(session: AsyncSession, conversation: Conversation, text
     answers = select(Message).where(Message.question_id == question.id).order_by(col(Message.position))
     answer = (await session.exec(answers)).first()
     return Asked(conversation, question, answer, False) if answer else None
-
-
-async def list_turns(session: AsyncSession, question: Message, context_tokens: int) -> tuple[list[Turn], int]:
-    """Give the conversation up to a question as a model reads it, and how many turns were not even looked at.
-
-    Looking back ends where no more can fit. Of several answers to one question the newest counts.
-    """
-    inside = select(Message).where(Message.conversation_id == question.conversation_id)
-    turns: list[Turn] = []
-    answered: set[UUID | None] = set()
-    oldest = question
-    newest_first = read_newest_first(session, inside.where(Message.position <= question.position))
-    async with aclosing(newest_first) as messages:
-        async for message in messages:
-            oldest = message
-            if message.role == "assistant" and (message.question_id in answered or not message.text):
-                continue
-            answered.add(message.question_id)
-            turns.append(Turn(message.role, message.text))
-            context_tokens -= count_least_tokens(message.text)
-            if context_tokens < 0:
-                break
-    return turns[::-1], await _count_turns_before(session, oldest) if oldest.position else 0
-
-
-async def _count_turns_before(session: AsyncSession, message: Message) -> int:
-    """Count the questions, and those of them that were answered: each is a turn, however many answers it has."""
-    is_answer = and_(
-        col(Message.role) == "assistant",
-        col(Message.sequence) > 0,
-        col(Message.question_id).is_distinct_from(message.question_id),
-    )
-    questions = func.count(case((col(Message.role) == "user", Message.id)))
-    answers = func.count(distinct(case((is_answer, Message.question_id))))
-    before = (Message.conversation_id == message.conversation_id, Message.position < message.position)
-    return (await session.exec(select(questions + answers).where(*before))).one()
 
 
 async def request_stop(session: AsyncSession, message: Message) -> None:

@@ -13,7 +13,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.chat.models import ERROR_LENGTH, LAST_SEQUENCE, UNFINISHED, Message, Piece, Status
 from app.chat.running import PART_LENGTH, End, Part, RunningAnswer
-from app.chat.service import LEASE_SECONDS, list_turns, read_pieces
+from app.chat.service import LEASE_SECONDS, read_pieces
+from app.chat.turns import list_turns
 from app.database import Database, database_time, insert_new, now
 from app.llm.base import Turn
 
