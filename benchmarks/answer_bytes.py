@@ -29,8 +29,9 @@ from servers import (
     note,
     prepare_site,
     print_table,
-    serve,
     serve_app,
+    serve_bare,
+    serve_model,
     sign_in,
 )
 from texts import CHUNK_LENGTH, make_text
@@ -86,11 +87,10 @@ Reader = Callable[[Question], Response]
 
 def main(folder: Path) -> None:
     print(describe_machine())
-    with serve(["benchmarks/model.py"], environment(folder)) as model:
-        address = f"http://127.0.0.1:{model.port}"
-        env = environment(folder, LLM_BASE_URL=f"{address}/v1", LLM_MODEL="scripted")
+    with serve_model(folder) as (_, llm):
+        env = environment(folder, **llm)
         prepare_site(env)
-        with serve_app(env, "--noreload") as app, serve(["benchmarks/bare.py", address], env) as bare:
+        with serve_app(env, "--noreload") as app, serve_bare(folder, llm) as bare:
             cookie = sign_in(app)
             page, api, least = read_page(app, cookie), read_api(app, cookie), read_bare(bare)
             for read in (page, api, least):  # what only the first question pays is not the subject

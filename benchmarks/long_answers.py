@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from answer_bytes import Question, Reader, check, listen, read_bare, read_page
-from servers import describe_machine, environment, laboratory, prepare_site, print_table, serve, serve_app, sign_in
+from servers import (
+    describe_machine,
+    environment,
+    laboratory,
+    prepare_site,
+    print_table,
+    serve_app,
+    serve_bare,
+    serve_model,
+    sign_in,
+)
 from texts import CHUNK_LENGTH
 
 COUNTS = (500, 2_000, 8_000, 32_000)
@@ -41,11 +51,10 @@ class Cost(NamedTuple):
 
 def main(folder: Path) -> None:
     print(describe_machine())
-    with serve(["benchmarks/model.py"], environment(folder)) as model:
-        address = f"http://127.0.0.1:{model.port}"
-        env = environment(folder, LLM_BASE_URL=f"{address}/v1", LLM_MODEL="scripted")
+    with serve_model(folder) as (_, llm):
+        env = environment(folder, **llm)
         prepare_site(env)
-        with serve_app(env, "--noreload") as app, serve(["benchmarks/bare.py", address], env) as bare:
+        with serve_app(env, "--noreload") as app, serve_bare(folder, llm) as bare:
             page, least = read_page(app, sign_in(app)), read_bare(bare)
             for read in (page, least):  # what only the first question pays is not the subject
                 read(Question("markdown", 500, RATE))

@@ -123,6 +123,20 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
+def serve_model(folder: Path) -> Iterator[tuple[Server, dict[str, str]]]:
+    """A model that says what it is asked to say, and the settings with which an app finds it."""
+    with serve(["benchmarks/model.py"], environment(folder)) as model:
+        yield model, {"LLM_BASE_URL": f"http://127.0.0.1:{model.port}/v1", "LLM_MODEL": "scripted"}
+
+
+@contextmanager
+def serve_bare(folder: Path, llm: dict[str, str]) -> Iterator[Server]:
+    """The app that only passes answers on."""
+    with serve(["benchmarks/bare.py", llm["LLM_BASE_URL"].removesuffix("/v1")], environment(folder)) as server:
+        yield server
+
+
+@contextmanager
 def serve_app(env: dict[str, str], *flags: str) -> Iterator[Server]:
     with serve(["oppman.py", "runserver", *flags, "127.0.0.1:0"], env) as server:
         yield server

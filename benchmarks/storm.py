@@ -27,11 +27,10 @@ from servers import (
     Server,
     ask,
     describe_machine,
-    environment,
     laboratory,
     note,
     print_table,
-    serve,
+    serve_model,
     sign_in,
 )
 from streams import KINDS, Load, pick, serve_kind
@@ -100,13 +99,11 @@ class Reply(asyncio.Protocol):
 
 def main(folder: Path, loads: list[Load]) -> None:
     print(describe_machine())
-    with serve(["benchmarks/model.py"], environment(folder)) as model:
-        address = f"http://127.0.0.1:{model.port}"
-        llm = {"LLM_BASE_URL": f"{address}/v1", "LLM_MODEL": "scripted"}
+    with serve_model(folder) as (_, llm):
         for load in loads:
             rows: dict[str, Weather] = {}
             for kind in ("SQLite", "PostgreSQL"):
-                with serve_kind(KINDS[kind], folder, address, llm) as server:
+                with serve_kind(KINDS[kind], folder, llm) as server:
                     note(f"{load.streams} x {load.rate}, {kind}")
                     cookie = sign_in(server)
                     page = write_long_page(server, cookie)

@@ -31,8 +31,9 @@ from servers import (
     note,
     prepare_site,
     print_table,
-    serve,
     serve_app,
+    serve_bare,
+    serve_model,
     sign_in,
 )
 from texts import CHUNK_LENGTH
@@ -134,22 +135,20 @@ class Result(NamedTuple):
 
 def main(folder: Path, loads: list[Load]) -> None:
     print(describe_machine())
-    with serve(["benchmarks/model.py"], environment(folder)) as model:
-        address = f"http://127.0.0.1:{model.port}"
-        llm = {"LLM_BASE_URL": f"{address}/v1", "LLM_MODEL": "scripted"}
+    with serve_model(folder) as (model, llm):
         for load in loads:
             rows: dict[str, Result] = {}
             for name, kind in KINDS.items():
-                with serve_kind(kind, folder, address, llm) as server:
+                with serve_kind(kind, folder, llm) as server:
                     note(f"{load.streams} x {load.rate}, {name}")
                     rows[name] = asyncio.run(measure(server, model, load, is_bare=kind == "bare"))
             show(load, rows)
 
 
 @contextmanager
-def serve_kind(kind: str, folder: Path, address: str, llm: dict[str, str]) -> Iterator[Server]:
+def serve_kind(kind: str, folder: Path, llm: dict[str, str]) -> Iterator[Server]:
     if kind == "bare":
-        with serve(["benchmarks/bare.py", address], environment(folder)) as server:
+        with serve_bare(folder, llm) as server:
             yield server
     elif kind == "sqlite":
         url = f"sqlite:///{folder / f'{time.monotonic_ns()}.sqlite3'}"

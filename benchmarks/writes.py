@@ -32,6 +32,7 @@ from servers import (
     prepare_site,
     print_table,
     serve,
+    serve_model,
     sign_in,
 )
 from streams import Load, list_delays, pick, read_all
@@ -66,8 +67,7 @@ class Result(NamedTuple):
 
 def main(folder: Path) -> None:
     print(describe_machine())
-    with serve(["benchmarks/model.py"], environment(folder)) as model:
-        llm = {"LLM_BASE_URL": f"http://127.0.0.1:{model.port}/v1", "LLM_MODEL": "scripted"}
+    with serve_model(folder) as (model, llm):
         for engine in ENGINES:
             with prepare(engine, folder, llm) as (env, measure_log):
                 for load in LOADS:
