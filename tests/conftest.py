@@ -40,7 +40,9 @@ PASSWORD = "correct horse 1843"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    words = "sqlite (default), postgresql (a server of our own), or a URL of a server where databases may be made"
+    words = (
+        "sqlite (default), postgresql or pgbouncer (servers of our own), or the URL of one where databases may be made"
+    )
     parser.addoption("--database", default=os.environ.get("TEST_DATABASE_URL", "sqlite"), help=words)
 
 
@@ -90,7 +92,7 @@ def new_database(
 
             yield copy
         else:
-            with postgres_databases(None if kind == "postgresql" else kind) as server:
+            with postgres_databases(kind) as server:
                 migrate(server.template_url, patch)
                 yield server.copy_template
 
