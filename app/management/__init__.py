@@ -39,6 +39,7 @@ COMMANDS = {
     "secrets": Command("project", "project", "The same as «generate_secret_key»"),
     "shell": Command("project", "shell", "Python with the models, an open session and top-level await"),
     "test": Command("project", "project", "Run the tests; what follows goes to pytest"),
+    "compileall": Command("project", "project", "Compile the code at build, for hosts with a read-only disk"),
     "collectstatic": Command("project", "project", "Nothing to do here; for deploy scripts that call it"),
     "version": Command("project", "project", "Print the version"),
 }

@@ -1,7 +1,9 @@
 """The smaller commands: checks, settings, keys, the shell."""
 
 import io
+import os
 import re
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,24 @@ MODEL = {"LLM_BASE_URL": "https://models.example.org/v1", "LLM_MODEL": "wise"}
 
 def test_a_sound_project_has_no_issues(oppman: Oppman) -> None:
     assert oppman("check", **MODEL) == Result(0, "System check identified no issues (0 silenced).\n", "")
+
+
+def test_compiled_code_counts_whatever_happens_to_its_dates(run_in: Oppman, project: Path, tmp_path: Path) -> None:
+    """As in an image that was copied: the code is not read again for its date, but a change of it is seen."""
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    program = (
+        f"import sysconfig; sysconfig.get_path = lambda name: {str(libraries)!r}; from app.management import main;"
+    )
+    assert run_in("-c", f"{program} main(['compileall', '-v', '0'])") == Result(0, "", "")
+    compiled = Path(cache_from_source(str(project / "app" / "settings.py")))
+    before = compiled.read_bytes()
+    os.utime(project / "app" / "settings.py", (0, 0))
+    look = "import app.settings; print(app.settings.EX_CONFIG)"
+    assert run_in("-c", look).out == "78\n" and compiled.read_bytes() == before
+    changed = (project / "app" / "settings.py").read_text().replace("EX_CONFIG = 78", "EX_CONFIG = 79")
+    (project / "app" / "settings.py").write_text(changed)
+    assert run_in("-c", look).out == "79\n"
 
 
 def test_check_names_what_is_wrong_and_what_to_do(oppman: Oppman) -> None:
