@@ -19,7 +19,7 @@ from app.database import Database
 from app.errors import add_error_handlers
 from app.llm import choose_model
 from app.llm.base import LanguageModel
-from app.middleware import HostCheck, SameOrigin, SecurityHeaders
+from app.middleware import HostCheck, ProxyHeaders, SameOrigin, SecurityHeaders
 from app.pages.docs import add_docs
 from app.pages.health import HEALTH_PATHS
 from app.pages.health import router as health_router
@@ -61,6 +61,8 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
         HostCheck, allowed=settings.allowed_hosts, is_production=settings.is_production, exempt=HEALTH_PATHS
     )
     app.add_middleware(SecurityHeaders)
+    if settings.trusted_proxy_hops:
+        app.add_middleware(ProxyHeaders, hops=settings.trusted_proxy_hops)
     return app
 
 

@@ -1,4 +1,4 @@
-"""What stands around every request: the host check, the check of who sends forms, and the security headers."""
+"""What stands around every request: what proxies say of it, the host check, the check of who sends forms, headers."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -12,6 +12,41 @@ from app.errors import respond
 from app.headers import SECURITY_HEADERS
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+
+
+class ProxyHeaders:
+    """Takes the visitor's address, the scheme and the host from trusted proxies, whose own addresses nobody knows.
+
+    Each proxy adds at the right end, and what a client makes up stands at the left: so one counts from the right.
+    """
+
+    def __init__(self, app: ASGIApp, hops: int) -> None:
+        self.app = app
+        self.hops = hops
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(self.correct(scope) if scope["type"] == "http" else scope, receive, send)
+
+    def correct(self, scope: Scope) -> Scope:
+        told = {
+            name: self.find(scope, name) for name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
+        }
+        address, scheme, host = told.values()
+        changes: Scope = {}
+        if address and is_address(address):
+            changes["client"] = (address, 0)
+        if scheme in ("http", "https"):
+            changes["scheme"] = scheme
+        if host:
+            others = [header for header in scope["headers"] if header[0] != b"host"]
+            changes["headers"] = [(b"host", host.encode("latin-1")), *others]
+        return {**scope, **changes}
+
+    def find(self, scope: Scope, name: bytes) -> str:
+        """Give what the outermost trusted proxy added; where fewer entries came than there are proxies, the first."""
+        joined = b",".join(value for key, value in scope["headers"] if key == name).decode("latin-1")
+        entries = [entry.strip() for entry in joined.split(",") if entry.strip()]
+        return entries[-min(self.hops, len(entries))] if entries else ""
 
 
 class SecurityHeaders:

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode] = []
     allow_signup: bool = True
     show_docs: bool | None = None
+    trusted_proxy_hops: int = Field(0, ge=0, le=10)
 
     database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
     database_pool_size: int = Field(5, ge=1, le=100)

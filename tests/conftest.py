@@ -156,7 +156,7 @@ async def known_hash() -> str:
 async def serve(app: FastAPI) -> AsyncIterator[Site]:
     """Serve an app over real HTTP, in this event loop, so that tests can hold its model back."""
     with open_listener(socket.AF_INET, ("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=Protocol, log_config=None, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app, http=Protocol, log_config=None, proxy_headers=False, timeout_graceful_shutdown=1)
         config.load()
         # Its start and its end without its main loop, which looks only ten times a second whether it is over.
         server = uvicorn.Server(config)

@@ -6,10 +6,13 @@ from uuid import uuid4
 
 import pytest
 from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from app.headers import SECURITY_HEADERS
 from app.main import ROUTERS
-from app.middleware import read_host_name
+from app.middleware import ProxyHeaders, read_host_name
 from app.pages.health import ALIVE_PATHS
 from tests.conftest import MakeSite, Person, Site
 
@@ -116,6 +119,60 @@ async def test_allowed_hosts_are_the_only_ones(make_site: MakeSite) -> None:
     }.items():
         assert (await visitor.get("/login", headers={"Host": host})).status_code == status, host
     assert read_host_name("EXAMPLE.org:8000") == "example.org"
+
+
+@pytest.mark.parametrize(
+    ("hops", "sent", "seen"),
+    [
+        (
+            0,
+            {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "x.example"},
+            "http 127.0.0.1",
+        ),
+        (1, {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}, "https 203.0.113.7 here"),
+        (1, {"X-Forwarded-For": "9.9.9.9, 203.0.113.7"}, "http 203.0.113.7 here"),
+        (2, {"X-Forwarded-For": "9.9.9.9,203.0.113.7 ,10.0.0.1"}, "http 203.0.113.7 here"),
+        (2, {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}, "https 203.0.113.7 here"),
+        (
+            1,
+            {"X-Forwarded-For": "9.9.9.9, 2001:db8::7", "X-Forwarded-Host": "localhost:1"},
+            "http 2001:db8::7 localhost:1",
+        ),
+        (1, {"X-Forwarded-Host": "evil.localhost, ours.localhost"}, "http 127.0.0.1 ours.localhost"),
+        (1, {"X-Forwarded-Proto": "https, http"}, "http 127.0.0.1 here"),
+        (
+            1,
+            {"X-Forwarded-For": "unknown", "X-Forwarded-Proto": "gopher", "X-Forwarded-Host": ","},
+            "http 127.0.0.1 here",
+        ),
+        (1, {"X-Forwarded-For": ", ,", "X-Forwarded-Proto": ","}, "http 127.0.0.1 here"),
+    ],
+)
+async def test_proxies_are_believed_from_the_right(
+    make_site: MakeSite, hops: int, sent: dict[str, str], seen: str
+) -> None:
+    site: Site = await make_site(trusted_proxy_hops=hops)
+
+    async def tell(request: Request) -> PlainTextResponse:
+        assert request.client
+        return PlainTextResponse(f"{request.url.scheme} {request.client.host} {request.headers['host']}")
+
+    site.app.router.routes.insert(0, Route("/tell", tell))
+    answer = (await (await site.visitor()).get("/tell", headers=sent)).text
+    assert answer.startswith(seen.replace("here", site.url.removeprefix("http://")))
+
+
+async def test_a_host_that_a_proxy_names_is_checked_like_any(make_site: MakeSite) -> None:
+    visitor = await (await make_site(trusted_proxy_hops=1, allowed_hosts="chat.example.org")).visitor()
+    for host, status in {"chat.example.org": 200, "evil.example": 400, "a b": 400, "chat.example.org/x": 400}.items():
+        assert (await visitor.get("/login", headers={"X-Forwarded-Host": host})).status_code == status, host
+
+
+def test_a_forged_line_of_its_own_counts_as_the_first() -> None:
+    """Some proxies add a second line instead of a comma."""
+    find = ProxyHeaders(None, hops=1).find  # type: ignore[arg-type]
+    headers = [(b"x-forwarded-for", b"9.9.9.9"), (b"x-forwarded-for", b"203.0.113.7")]
+    assert find({"headers": headers}, b"x-forwarded-for") == "203.0.113.7"
 
 
 async def test_health_needs_nothing(make_site: MakeSite) -> None:

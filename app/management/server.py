@@ -178,6 +178,7 @@ def run_uvicorn(listener: socket.socket, settings: Settings, reloads: bool, work
         ws="none",
         lifespan="on",
         server_header=False,
+        proxy_headers=False,  # app/middleware.py reads them; uvicorn would believe what a client makes up
         log_config=make_log_config(),
         timeout_graceful_shutdown=GRACE_SECONDS[settings.environment],
         reload=reloads,
