@@ -16,7 +16,7 @@ from app.management.commands import CommandError, argument, command, flag, pause
 from app.management.console import console, how_to
 from app.management.logs import make_log_config
 from app.management.pending import count_pending
-from app.settings import ENV_FILE, ROOT, Settings, load_settings
+from app.settings import ENV_FILE, ROOT, Settings, load_settings, refuse
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -60,10 +60,29 @@ def runserver(addrport: str | None = None, *, noreload: bool = False, workers: i
     if workers < 1:
         raise CommandError("--workers is the number of processes, 1 or more.")
     settings = load_settings()
+    if settings.is_production:
+        refuse_forgetful_disk(settings)
     listener = listen(read_address(addrport, settings.is_production), "runserver 8001")
     if not settings.is_production:  # there the port has to answer before anything waits for a database
         warn_of_migrations()
     serve(listener, settings, reloads=not (noreload or settings.is_production or workers > 1), workers=workers)
+
+
+def refuse_forgetful_disk(settings: Settings) -> None:
+    """A host that sleeps keeps nothing below /tmp and lets nobody write elsewhere: what people wrote would be lost."""
+    url = settings.database_url.get_secret_value().strip()
+    if not url.startswith("sqlite"):  # before anything heavy is imported
+        return
+    from app.database import read_url
+
+    folder = Path(read_url(url).database or "").parent
+    is_temporary = Path("/tmp").resolve() in (folder / "file").resolve().parents  # noqa: S108 (it is refused)
+    if is_temporary or not os.access(folder, os.W_OK):
+        reason = "is emptied at each start" if is_temporary else "cannot be written to"
+        refuse(
+            f"DATABASE_URL names a SQLite file in {folder}, which {reason}. Set it to a PostgreSQL URL like "
+            "postgresql://user:password@host:5432/name, or to a file on a disk that stays."
+        )
 
 
 def read_address(addrport: str | None, is_production: bool = False) -> Address:

@@ -4,13 +4,17 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app.management.commands import CommandError
-from app.management.server import Address, listen, read_address, wants_local_model
+from app.management.server import Address, listen, read_address, refuse_forgetful_disk, wants_local_model
 from app.settings import ROOT, Settings
 from tests.management.conftest import Oppman
+
+SECRET_KEY = "kJ2-v9Qx_4mTzR7wLpN0sYb8HcUe3DfGaVi6oXtM1qEW"
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +84,24 @@ def test_early_browsers_wait_in_line() -> None:
     ],
 )
 def test_the_small_model_answers_where_nothing_else_is_set_up(settings: dict[str, str], wanted: bool) -> None:
-    values = {"local_llm": "auto", "secret_key": "kJ2-v9Qx_4mTzR7wLpN0sYb8HcUe3DfGaVi6oXtM1qEW"} | settings
+    values = {"local_llm": "auto", "secret_key": SECRET_KEY} | settings
     assert wants_local_model(Settings(**values)) is wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="/tmp, and folders that nobody may write to")
+@pytest.mark.parametrize(
+    ("folder", "words"), [("/tmp", "emptied at each start"), ("/tmp/a/b", "emptied"), ("/proc/self", "be written to")]
+)
+def test_sqlite_on_a_disk_that_forgets_is_refused(oppman: Oppman, folder: str, words: str) -> None:
+    done = oppman("runserver", ENVIRONMENT="production", SECRET_KEY=SECRET_KEY, DATABASE_URL=f"sqlite:///{folder}/a.db")
+    assert done.code == 78 and words in done.err and len(done.err.splitlines()) == 1
+    assert not Path(folder, "a.db").exists()
+
+
+def test_sqlite_on_a_disk_that_stays_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, mode: True)
+    refuse_forgetful_disk(Settings(database_url=SecretStr("sqlite:////srv/oppkit/db.sqlite3")))
+    refuse_forgetful_disk(Settings(database_url=SecretStr("postgresql://a:b@host/tmp")))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such limit")
