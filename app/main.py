@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
@@ -19,7 +18,7 @@ from app.database import Database
 from app.errors import add_error_handlers
 from app.llm import choose_model
 from app.llm.base import LanguageModel
-from app.middleware import HostCheck, ProxyHeaders, SameOrigin, SecurityHeaders
+from app.middleware import BodyLimit, HostCheck, ProxyHeaders, SameOrigin, SecurityHeaders
 from app.pages.docs import add_docs
 from app.pages.health import HEALTH_PATHS
 from app.pages.health import router as health_router
@@ -54,7 +53,7 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
         add_docs(app)
 
     # The last one added stands outermost.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=BODY_LENGTH)
+    app.add_middleware(BodyLimit, max_body_size=BODY_LENGTH)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SameOrigin)
     app.add_middleware(

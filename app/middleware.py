@@ -4,6 +4,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,6 +96,17 @@ class HostCheck:
                 name == ours or ours == "*" or (ours[0] == "." and f".{name}".endswith(ours)) for ours in self.allowed
             )
         return self.is_production or name == "localhost" or name.endswith(".localhost") or is_address(name)
+
+
+class BodyLimit(RequestBodyLimitMiddleware):
+    """Refuses bodies that are too large. Who says so beforehand gets our page, for Starlette's is three bare words."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        announced = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if announced.isdecimal() and int(announced) > self.max_body_size:
+            await respond(Request(scope), 413)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def read_host_name(host: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -224,8 +225,18 @@ async def test_readiness_waits_for_no_writer(site: Site) -> None:
 
 
 async def test_a_body_that_is_too_large_is_not_read(ada: Person) -> None:
-    response = await ada.post("/api/v1/conversations", content=b" " * 1_100_000)
-    assert response.status_code == 413
+    page = await ada.post("/chat", data={"text": "x" * 1_100_000})
+    assert page.status_code == 413 and "Send less." in page.text and "<nav" in page.text
+    problem = await ada.post("/api/v1/conversations", content=b" " * 1_100_000)
+    assert problem.status_code == 413 and "Send less." in problem.json()["detail"]
+
+
+async def test_a_body_that_does_not_say_its_length_is_limited_as_well(ada: Person) -> None:
+    async def write() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            yield b" " * 100_000
+
+    assert (await ada.post("/api/v1/conversations", content=write())).status_code == 413
 
 
 async def test_static_files_are_kept_for_ever_under_their_hash(site: Site) -> None:
