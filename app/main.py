@@ -9,6 +9,8 @@ from starlette.routing import Route
 
 from app.admin import add_admin
 from app.auth.routes import router as auth_router
+from app.auth.setup import Door
+from app.auth.setup_routes import router as setup_router
 from app.auth.watch import SessionWatch
 from app.chat import markdown
 from app.chat.answers import Answers
@@ -29,7 +31,7 @@ from app.templating import environment
 
 BODY_LENGTH = 1_000_000  # bytes of a request: the longest question fits three times
 PATIENCE_SECONDS = 5  # for answers that are nearly done when the process is asked to end; hosts kill after ten
-ROUTERS = (health_router, pages_router, auth_router, chat_router, chat_api_router)
+ROUTERS = (health_router, pages_router, auth_router, setup_router, chat_router, chat_api_router)
 
 
 def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAPI:
@@ -37,6 +39,7 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app = FastAPI(title=settings.site_name, version="1", docs_url=None, redoc_url=None, openapi_url=None, lifespan=run)
     app.state.settings = settings
     app.state.database = Database(settings)
+    app.state.door = Door(app.state.database, settings.setup_token, settings.recovery_token)
     app.state.session_watch = SessionWatch(app.state.database)
     app.state.model = model or choose_model(settings)
     app.state.answers = Answers(

@@ -2,7 +2,7 @@
 
 from sqlmodel import SQLModel
 
-from app.auth.models import AccessToken, User
+from app.auth.models import AccessToken, SetupAttempt, SetupToken, User
 from app.chat.models import Conversation, Message, Piece
 
-__all__ = ["AccessToken", "Conversation", "Message", "Piece", "SQLModel", "User"]
+__all__ = ["AccessToken", "Conversation", "Message", "Piece", "SQLModel", "SetupAttempt", "SetupToken", "User"]

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     show_docs: bool | None = None
     trusted_proxy_hops: int = Field(0, ge=0, le=10)
 
+    setup_token: SecretStr = SecretStr("")
+    recovery_token: SecretStr = SecretStr("")
+
     database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
     database_pool_size: int = Field(5, ge=1, le=100)
 
@@ -110,6 +113,20 @@ class Settings(BaseSettings):
     def check_secret_key(self) -> "Settings":
         if self.is_production and (fault := find_key_fault(self.secret_key.get_secret_value())):
             raise ValueError(f"SECRET_KEY {fault}. Make one: python oppman.py generate_secret_key")
+        return self
+
+    @model_validator(mode="after")
+    def check_tokens(self) -> "Settings":
+        """What opens /setup or /recover for anybody who knows it is as secret as the key, and is not the key."""
+        others = {self.secret_key.get_secret_value(): "SECRET_KEY"}
+        for name, token in (("SETUP_TOKEN", self.setup_token), ("RECOVERY_TOKEN", self.recovery_token)):
+            text = token.get_secret_value()
+            if text and (fault := find_key_fault(text)):
+                raise ValueError(f"{name} {fault}. Make one: python oppman.py secrets")
+            if text in others:
+                raise ValueError(f"{name} is the same as {others[text]}. Make another: python oppman.py secrets")
+            if text:
+                others[text] = name
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
 from sqlmodel.sql.sqltypes import AutoString
 
 from app.database import WAIT_SECONDS, UTCDateTime, read_url
@@ -23,9 +23,15 @@ def render_item(kind: str, value: Any, autogen_context: AutogenContext) -> str |
     return False
 
 
+def find_url() -> URL:
+    """A running app says which database is meant; the command line means the one of the settings."""
+    given: URL | None = context.config.attributes.get("url")
+    return given or read_url(load_settings().database_url.get_secret_value())
+
+
 def make_engine() -> Engine:
     """An engine of its own: with foreign keys on, rebuilding a table on SQLite would delete its children's rows."""
-    url = read_url(load_settings().database_url.get_secret_value())
+    url = find_url()
     if url.get_backend_name() == "sqlite":
         return create_engine(url.set(drivername="sqlite"), poolclass=NullPool, hide_parameters=True)
     connect = {"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}
@@ -52,7 +58,7 @@ def configure(**options: Any) -> None:
 
 
 def run_offline() -> None:
-    url = read_url(load_settings().database_url.get_secret_value())
+    url = find_url()
     dialect = {"sqlite": "sqlite", "postgresql": "postgresql"}[url.get_backend_name()]
     configure(dialect_name=dialect, literal_binds=True)
     with context.begin_transaction():

@@ -52,6 +52,12 @@ def test_the_example_file_is_a_working_env_file() -> None:
         ({"ENVIRONMENT": "production", "SECRET_KEY": "a" * 50}, "too regular"),
         ({"ENVIRONMENT": "prod"}, "ENVIRONMENT"),
         ({"ALLOW_SIGNUP": "perhaps"}, "ALLOW_SIGNUP"),
+        ({"SETUP_TOKEN": "hunter2"}, "SETUP_TOKEN is too short (7 characters; at least 32 are needed)"),
+        ({"SETUP_TOKEN": "change-me-change-me-hunter2-change-me"}, "SETUP_TOKEN is a placeholder"),
+        ({"RECOVERY_TOKEN": "hunter2" * 8}, "RECOVERY_TOKEN is too regular"),
+        ({"SECRET_KEY": GOOD_KEY, "SETUP_TOKEN": GOOD_KEY}, "SETUP_TOKEN is the same as SECRET_KEY"),
+        ({"SECRET_KEY": GOOD_KEY, "RECOVERY_TOKEN": GOOD_KEY}, "RECOVERY_TOKEN is the same as SECRET_KEY"),
+        ({"SETUP_TOKEN": GOOD_KEY, "RECOVERY_TOKEN": GOOD_KEY}, "RECOVERY_TOKEN is the same as SETUP_TOKEN"),
         ({"DATABASE_URL": "mysql://root:hunter2@host/db"}, "DATABASE_URL"),
         ({"DATABASE_URL": "not a url hunter2"}, "DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://u:hunter2@host:port/db"}, "DATABASE_URL"),
@@ -72,7 +78,7 @@ def test_a_setting_that_cannot_work_stops_the_start_with_one_sentence(environmen
     assert ended.returncode == 78
     assert words in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
-    assert "hunter2" not in ended.stderr
+    assert "hunter2" not in ended.stderr and GOOD_KEY not in ended.stderr
 
 
 def test_a_file_in_another_encoding_is_a_sentence(tmp_path: Path) -> None:

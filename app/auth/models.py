@@ -44,3 +44,21 @@ class AccessToken(SQLModel, table=True):
     user_id: UUID = Field(foreign_key="person.id", ondelete="CASCADE", index=True)
     created_at: datetime = Field(default_factory=now, sa_type=UTCDateTime)
     expires_at: datetime = Field(sa_type=UTCDateTime, index=True)
+
+
+class SetupToken(SQLModel, table=True):
+    """What opens /setup, and each RECOVERY_TOKEN that has been used up. Only the SHA-256 of a token is stored."""
+
+    __tablename__ = "setup_token"
+
+    token: str = Field(primary_key=True, max_length=64, repr=False)
+    expires_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # None: used up
+
+
+class SetupAttempt(SQLModel, table=True):
+    """A wrong token at /setup or /recover."""
+
+    __tablename__ = "setup_attempt"
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    tried_at: datetime = Field(default_factory=now, sa_type=UTCDateTime)

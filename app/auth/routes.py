@@ -27,7 +27,8 @@ NO_MATCH = "That e-mail and password do not match."
 async def show_login(request: Request, person: MaybeUser, next: str = "") -> Response:
     if person:
         return RedirectResponse(read_next(next), 303)
-    return show_form(request, "auth/login.html", next=next)
+    wants_admin = await request.app.state.door.wants_admin()
+    return show_form(request, "auth/login.html", next=next, wants_admin=wants_admin)
 
 
 @router.post("/login", response_model=None)
@@ -44,7 +45,7 @@ async def sign_in(
     credentials = OAuth2PasswordRequestForm(username=email, password=password)
     user = await people.authenticate(credentials)
     if user is None:
-        return show_form(request, "auth/login.html", {"email": email}, {"form": NO_MATCH}, next=next)
+        return show_form(request, "auth/login.html", {"email": email}, {"form": NO_MATCH}, next=next, wants_admin=False)
     return await start_session(request, session, cookie, sessions, user, next)
 
 

@@ -54,13 +54,19 @@ async def create_user(
     is_staff: bool = False,
     is_superuser: bool = False,
 ) -> User:
+    user = await draft_user(email, password, name=name, is_staff=is_staff, is_superuser=is_superuser)
+    await write_user(session, user)
+    await session.commit()
+    return user
+
+
+async def draft_user(email: str, password: str, *, name: str, is_staff: bool, is_superuser: bool) -> User:
+    """Make an account that only has to be written: hashing waits its turn, and must keep no connection."""
     email = read_email(email)
     if fault := find_password_fault(password, email):
         raise AccountError("password", fault)
     user = User(email=email, name=read_name(name), is_staff=is_staff, is_superuser=is_superuser, hashed_password="")
     user.hashed_password = await hash_password(password)
-    await write_user(session, user)
-    await session.commit()
     return user
 
 

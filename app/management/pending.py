@@ -1,12 +1,10 @@
 """How many migrations wait, found without Alembic and SQLAlchemy: importing them would slow down every start."""
 
-import ast
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from app.schema import collect_ancestors, read_parents
 from app.settings import ROOT, load_settings
 
 WAIT_SECONDS = 3
@@ -14,32 +12,12 @@ WAIT_SECONDS = 3
 
 def count_pending() -> int | None:
     """Count the migrations that are not applied; None where the database does not say."""
-    parents = dict(read_parents(ROOT / "migrations" / "versions"))
+    parents = read_parents()
     try:
         applied = set(collect_ancestors(parents, read_applied()))
     except Exception:  # whatever a driver raises: the server starts anyway, and /readyz says what is wrong
         return None
     return len(parents.keys() - applied)
-
-
-def read_parents(folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Give each migration's name, and the names of those before it, as the files say."""
-    for path in sorted(folder.glob("*.py")):
-        values: dict[str, Any] = {}
-        for line in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-                values[line.targets[0].id] = line.value
-            elif isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
-                values[line.target.id] = line.value
-        if "revision" in values:
-            before = ast.literal_eval(values["down_revision"])
-            yield ast.literal_eval(values["revision"]), (before,) if isinstance(before, str) else before or ()
-
-
-def collect_ancestors(parents: dict[str, tuple[str, ...]], names: list[str]) -> Iterator[str]:
-    for name in names:
-        yield name
-        yield from collect_ancestors(parents, list(parents.get(name, ())))
 
 
 def read_applied() -> list[str]:

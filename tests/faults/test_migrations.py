@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from app.database import read_url
+from app.settings import ROOT
 from tests.chat.reading import JSON
 from tests.conftest import Person, Site
 from tests.faults.conftest import API, Worker
@@ -49,18 +50,21 @@ FAIL = """
     op.drop_table("piece")
     """
 
+HEAD = max(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("*.py"))
+FIRST, SECOND, THIRD, FOURTH = (f"{int(HEAD) + more:04d}" for more in range(1, 5))
+
 Write = Callable[..., None]
 Start = Callable[[], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def write(project: Path) -> Write:
-    """Writes the next migration: `write("0002_visit", CREATE)`."""
+    """Writes the next migration: `write(FIRST, "visit", CREATE)`."""
 
-    def write_migration(name: str, code: str) -> None:
-        before = f"{int(name[:4]) - 1:04d}"
-        path = project / "migrations" / "versions" / f"{name}.py"
-        path.write_text(MIGRATION.format(number=name[:4], before=before, code=code))
+    def write_migration(number: str, name: str, code: str) -> None:
+        before = f"{int(number) - 1:04d}"
+        path = project / "migrations" / "versions" / f"{number}_{name}.py"
+        path.write_text(MIGRATION.format(number=number, before=before, code=code))
 
     return write_migration
 
@@ -141,25 +145,25 @@ def read_ready(worker: Worker) -> tuple[int, dict[str, Any]]:
 
 
 def test_f32_two_that_migrate_at_once_do_it_once(write: Write, start_migrate: Start, engine: Engine) -> None:
-    write("0002_visit", CREATE + SLOWLY)
-    for number in (3, 4, 5):
-        write(f"000{number}_more", INSERT.format(number) + SLOWLY)
+    write(FIRST, "visit", CREATE + SLOWLY)
+    for number, revision in ((3, SECOND), (4, THIRD), (5, FOURTH)):
+        write(revision, "more", INSERT.format(number) + SLOWLY)
     both = [start_migrate(), start_migrate()]
     ends = [(process.communicate(timeout=60), process.returncode) for process in both]
     assert [code for _, code in ends] == [0, 0], ends
     assert list_visits(engine) == [2, 3, 4, 5]
-    assert describe(engine)["version"] == "0005"
+    assert describe(engine)["version"] == FOURTH
 
 
 def test_f32_nobody_is_ready_while_a_migration_runs(
     write: Write, start_migrate: Start, engine: Engine, project: Path, database_url: str, tmp_path: Path
 ) -> None:
-    write("0002_visit", CREATE + WAIT)
+    write(FIRST, "visit", CREATE + WAIT)
     worker = Worker((), {"DATABASE_URL": database_url, "LOCAL_LLM": "off"}, tmp_path / "log", project)
     try:
-        behind = {"status": "unavailable", "reason": "migrations", "found": "0001", "needed": "0002"}
+        behind = {"status": "unavailable", "reason": "migrations", "found": HEAD, "needed": FIRST}
         assert read_ready(worker) == (503, behind)
-        assert "stands at migration 0001, and the code needs 0002" in worker.log.read_text()
+        assert f"stands at migration {HEAD}, and the code needs {FIRST}" in worker.log.read_text()
         first = start_migrate()
         wait_for(project / "inside")
         assert read_ready(worker) == (503, behind)
@@ -169,7 +173,7 @@ def test_f32_nobody_is_ready_while_a_migration_runs(
         (project / "go").touch()
         ends = [(process.communicate(timeout=60), process.returncode) for process in (first, second)]
         assert [code for _, code in ends] == [0, 0], ends
-        assert "Applying 0002_visit... OK" in ends[0][0][0] and ends[1][0][0] == "No migrations to apply.\n"
+        assert f"Applying {FIRST}_visit... OK" in ends[0][0][0] and ends[1][0][0] == "No migrations to apply.\n"
         assert list_visits(engine) == [2]
         assert read_ready(worker) == (200, {"status": "ready"})
     finally:
@@ -189,11 +193,11 @@ async def test_f32_tables_behind_the_code_refuse_in_one_sentence(
 ) -> None:
     begun = (await ada.post(f"{API}/conversations", headers=JSON)).json()
     await change(
-        site, "ALTER TABLE message DROP COLUMN left_out_count", "UPDATE alembic_version SET version_num = '0000'"
+        site, "ALTER TABLE message DROP COLUMN left_out_count", "UPDATE alembic_version SET version_num = '0001'"
     )
     ready = await ada.get("/readyz")
     assert ready.status_code == 503
-    assert "stands at migration 0000, and the code needs 0001" in caplog.text
+    assert f"stands at migration 0001, and the code needs {HEAD}" in caplog.text
 
     page = await ada.post(f"/chat/{begun['id']}/messages", data={"text": "Keep me"})
     assert page.status_code == 503
@@ -216,8 +220,8 @@ async def test_f32_tables_ahead_of_the_code_are_used_as_they_are(
         "UPDATE alembic_version SET version_num = '0099'",
     )
     ready = await ada.get("/readyz")
-    assert (ready.status_code, ready.json()["found"], ready.json()["needed"]) == (503, "0099", "0001")
-    assert "stands at migration 0099, and the code needs 0001" in caplog.text
+    assert (ready.status_code, ready.json()["found"], ready.json()["needed"]) == (503, "0099", HEAD)
+    assert f"stands at migration 0099, and the code needs {HEAD}" in caplog.text
     begun = (await ada.post(f"{API}/conversations", headers=JSON)).json()
     path = f"{API}/conversations/{begun['id']}/messages"
     assert (await ada.post(path, json={"content": "Hello"}, headers=JSON)).json()["status"] == "done"
@@ -237,21 +241,21 @@ def test_f32_a_database_ahead_of_the_code_is_not_migrated(start_migrate: Start, 
 def test_f33_a_migration_that_fails_leaves_nothing(
     write: Write, start_migrate: Start, engine: Engine, fault: str
 ) -> None:
-    write("0002_visit", CREATE)
+    write(FIRST, "visit", CREATE)
     process = start_migrate()
     assert process.wait(60) == 0
     before = describe(engine)
-    write("0003_bad", FAIL.lstrip() + INSERT.format(3) + "\n    " + fault)
-    write("0004_never", INSERT.format(4))
+    write(SECOND, "bad", FAIL.lstrip() + INSERT.format(3) + "\n    " + fault)
+    write(THIRD, "never", INSERT.format(4))
 
     process = start_migrate()
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert err.startswith("CommandError: 0003_bad was not applied, and the database is as it was before: ")
+    assert err.startswith(f"CommandError: {SECOND}_bad was not applied, and the database is as it was before: ")
     assert err.count("\n") == 1 and ("Ada said no" in err or "nowhere" in err)
     assert describe(engine) == before and list_visits(engine) == [2]
 
-    write("0003_bad", INSERT.format(3) + "\n    # mended")
+    write(SECOND, "bad", INSERT.format(3) + "\n    # mended")
     process = start_migrate()
     assert process.wait(60) == 0
     assert list_visits(engine) == [2, 3, 4]
@@ -261,13 +265,13 @@ def test_f33_a_migration_that_is_killed_leaves_nothing(
     write: Write, start_migrate: Start, engine: Engine, project: Path
 ) -> None:
     before = describe(engine)
-    write("0002_visit", CREATE + FAIL + WAIT.lstrip())
+    write(FIRST, "visit", CREATE + FAIL + WAIT.lstrip())
     process = start_migrate()
     wait_for(project / "inside")
     process.kill()
     process.wait()
     assert describe(engine) == before
-    write("0002_visit", CREATE)
+    write(FIRST, "visit", CREATE)
     process = start_migrate()
     assert process.wait(60) == 0
     assert list_visits(engine) == [2]

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from app.management.pending import count_pending
-from app.settings import load_settings
+from app.settings import ROOT, load_settings
 from tests.management.conftest import Oppman
+
+FILES = sorted(path.stem for path in (ROOT / "migrations" / "versions").glob("*.py"))
+HEAD = FILES[-1][:4]
+NEXT, THIRD = (f"{len(FILES) + more:04d}" for more in (1, 2))
 
 
 def test_migrating_there_and_back(oppman: Oppman) -> None:
@@ -21,6 +25,7 @@ def test_migrating_there_and_back(oppman: Oppman) -> None:
 
     assert "Applying 0001_start... OK" in oppman("migrate", "0001_start", "--noinput").out
     assert " [X] 0001_start\n" in oppman("showmigrations").out
+    assert oppman("migrate").code == 0
     assert oppman("migrate", "--check").code == 0
 
 
@@ -49,8 +54,8 @@ def test_the_server_counts_what_waits_without_alembic(
 
     assert count(database_url) == 0
     oppman("migrate", "zero")
-    assert count(database_url) == 1
-    assert count(f"sqlite:///{tmp_path}/none.sqlite3") == 1
+    assert count(database_url) == len(FILES)
+    assert count(f"sqlite:///{tmp_path}/none.sqlite3") == len(FILES)
     assert count("postgres://ada@127.0.0.1:1/x") is None
 
 
@@ -80,12 +85,12 @@ def test_a_new_database_is_for_its_owner_only(oppman: Oppman, tmp_path: Path) ->
     assert path.stat().st_mode & 0o077 == 0
 
 
-CHANGED = """
+CHANGED = f"""
 import os
 from app.management import main
 os.environ["DATABASE_URL"] = "sqlite:///new.sqlite3"
 codes = [main(["makemigrations"]), main(["migrate", "-v", "0"]), main(["makemigrations", "--dry-run"])]
-codes += [main(["makemigrations"]), main(["migrate"]), main(["makemigrations"]), main(["migrate", "0001"])]
+codes += [main(["makemigrations"]), main(["migrate"]), main(["makemigrations"]), main(["migrate", "{HEAD}"])]
 print(codes)
 """
 
@@ -99,9 +104,9 @@ def test_a_changed_model_becomes_a_migration_with_a_name(run_in: Oppman, project
 
     assert "CommandError: The database lacks older migrations" in done.err
     assert "    + Add column nickname to person\n" in done.out
-    assert "  migrations/versions/0002_person_nickname.py\n" in done.out
-    assert "Applying 0002_person_nickname... OK\nNo changes detected\n" in done.out
-    assert "Unapplying 0002_person_nickname... OK\n[1, 0, 0, 0, 0, 0, 0]\n" in done.out
+    assert f"  migrations/versions/{NEXT}_person_nickname.py\n" in done.out
+    assert f"Applying {NEXT}_person_nickname... OK\nNo changes detected\n" in done.out
+    assert f"Unapplying {NEXT}_person_nickname... OK\n[1, 0, 0, 0, 0, 0, 0]\n" in done.out
 
 
 EMPTY = """
@@ -116,40 +121,40 @@ main(["makemigrations", "--empty", "-n", "foo"])
 def test_an_empty_migration_has_a_name_and_can_be_tried(run_in: Oppman, project: Path) -> None:
     done = run_in("-c", EMPTY, DATABASE_URL="sqlite:///new.sqlite3")
     assert done.err == ""
-    written = [path.name for path in (project / "migrations" / "versions").glob("0002*.py")]
-    assert written == ["0002_foo.py"]
+    written = [path.name for path in (project / "migrations" / "versions").glob(f"{NEXT}*.py")]
+    assert written == [f"{NEXT}_foo.py"]
     assert done.out.count("migrations/versions/") == 1
 
 
 MIGRATION = """
 revision = "{number}"
-down_revision = "0001"
+down_revision = "{before}"
 
 def upgrade(): pass
 
 def downgrade(): pass
 """
 
-MERGED = """
+MERGED = f"""
 from pathlib import Path
 from app.management import main
 main(["migrate"])
 main(["makemigrations", "--merge"])
 main(["migrate"])
-second = Path("migrations/versions/0003_b.py")
+second = Path("migrations/versions/{THIRD}_b.py")
 # Longer than before: Python takes bytecode for current by the file's size and the second of its change.
-second.write_text(second.read_text().replace("0003", "0002") + "# changed")
+second.write_text(second.read_text().replace("{THIRD}", "{NEXT}") + "# changed")
 main(["showmigrations"])
 """
 
 
 def test_migrations_of_two_branches_are_noticed(run_in: Oppman, project: Path) -> None:
-    for name in ("0002_a", "0003_b"):
-        path = project / "migrations" / "versions" / f"{name}.py"
-        path.write_text(MIGRATION.format(number=name[:4]))
+    for number, name in ((NEXT, "a"), (THIRD, "b")):
+        path = project / "migrations" / "versions" / f"{number}_{name}.py"
+        path.write_text(MIGRATION.format(number=number, before=HEAD))
 
     done = run_in("-c", MERGED)
 
     assert "Conflicting migrations detected; multiple leaf nodes in the migration graph: " in done.err
-    assert "Applying 0004_merge... OK" in done.out
-    assert "Two migrations have the number 0002" in done.err
+    assert f"Applying {len(FILES) + 3:04d}_merge... OK" in done.out
+    assert f"Two migrations have the number {NEXT}" in done.err

@@ -32,6 +32,14 @@ def test_loading_twice_is_loading_once(oppman: Oppman) -> None:
     assert oppman("shell", "-c", COUNT).out == before
 
 
+def test_t55_the_demo_people_have_no_password_that_can_be_known(oppman: Oppman) -> None:
+    found = []
+    for _ in range(2):
+        found += re.findall(r"@example\.com  password (\S+)", oppman("demo", "load").out)
+        oppman("demo", "remove", "--noinput")
+    assert len(set(found)) == 4 and all(len(password) == 14 for password in found)
+
+
 def test_removing_it_takes_only_its_own(oppman: Oppman) -> None:
     oppman("loaddemo")
     oppman("createsuperuser", "--noinput", "--email", "grace@example.org", OPPMAN_SUPERUSER_PASSWORD="a horse 1843")

@@ -1,0 +1,120 @@
+"""Where the database stands, which migration the code needs, and the way there.
+
+Where it stands is found without Alembic: importing that takes longer than most requests.
+"""
+
+import ast
+import asyncio
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from app.settings import ROOT
+
+if TYPE_CHECKING:
+    from app.database import Database
+
+log = logging.getLogger(__name__)
+
+FOLDER = ROOT / "migrations" / "versions"
+Parents = dict[str, tuple[str, ...]]
+
+# Alembic keeps what it works on in a module, so a process can only migrate one database after the other.
+_one_at_a_time = threading.Lock()
+
+
+class Standing(NamedTuple):
+    """The migrations of the database and of the code, as they are written for people, and how they compare."""
+
+    found: str | None
+    needed: str | None
+    is_behind: bool
+    is_ahead: bool
+
+    @property
+    def is_current(self) -> bool:
+        return not (self.is_behind or self.is_ahead)
+
+
+async def read_standing(database: "Database") -> Standing:
+    return compare(await read_revisions(database), read_parents())
+
+
+async def read_revisions(database: "Database") -> list[str]:
+    """Give the migrations that the database stands at: usually one, and none where there never was one."""
+    from sqlalchemy import text
+
+    async with database.session(reading=True) as session:
+        connection = await session.connection()
+        if not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, "alembic_version")):
+            return []
+        return list((await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars())
+
+
+def compare(found: Iterable[str], parents: Parents) -> Standing:
+    found, needed = set(found), find_heads(parents)
+    is_ahead = not found <= parents.keys()  # newer code has been here
+    return Standing(join(found), join(needed), is_behind=found != needed and not is_ahead, is_ahead=is_ahead)
+
+
+def find_heads(parents: Parents) -> set[str]:
+    return parents.keys() - {before for befores in parents.values() for before in befores}
+
+
+def join(revisions: Iterable[str]) -> str | None:
+    """Two branches of the code have two newest ones, until somebody merges them."""
+    return ", ".join(sorted(revisions)) or None
+
+
+def read_parents() -> Parents:
+    """Give each migration's name, and the names of those before it, as the files say."""
+    files = sorted(FOLDER.glob("*.py"))
+    return dict(found for file in files if (found := read_migration(file, file.stat().st_mtime_ns)))
+
+
+@lru_cache(maxsize=1000)
+def read_migration(file: Path, changed_at: int) -> tuple[str, tuple[str, ...]] | None:
+    values: dict[str, Any] = {}
+    for line in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+            values[line.targets[0].id] = line.value
+        elif isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
+            values[line.target.id] = line.value
+    if "revision" not in values:
+        return None
+    before = ast.literal_eval(values["down_revision"])
+    return ast.literal_eval(values["revision"]), (before,) if isinstance(before, str) else before or ()
+
+
+def collect_ancestors(parents: Parents, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        yield name
+        yield from collect_ancestors(parents, parents.get(name, ()))
+
+
+class MigrationError(Exception):
+    """Migrations that could not be applied; the database is as it was. The sentence is for the log: it may hold SQL."""
+
+
+async def upgrade(database: "Database") -> None:
+    """Bring the database to the newest migration, in a thread: it takes its time."""
+    try:
+        await asyncio.to_thread(run_migrations, database)
+    except Exception as error:  # whatever the code of a migration may raise
+        words = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        log.exception("The migrations were not applied, and the database is as it was before: %s", words)
+        raise MigrationError(words) from error
+
+
+def run_migrations(database: "Database") -> None:
+    from argparse import Namespace
+
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(ROOT / "alembic.ini", cmd_opts=Namespace(quiet=True), attributes={"url": database.url})
+    with _one_at_a_time:
+        command.upgrade(config, "head")
