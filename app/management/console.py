@@ -29,6 +29,14 @@ class Console:
         if self.verbosity > 0:
             print(text, file=sys.stderr, flush=True)
 
+    def show_progress(self, name: str, done: int, total: int) -> None:
+        """Draw a bar that grows in its line, where somebody sits at a terminal; it is wiped when all is done."""
+        if self.verbosity == 0 or not (sys.stderr and sys.stderr.isatty()):
+            return
+        share = done / total if total else 1
+        line = f"  {name} {'━' * round(30 * share):·<30} {share:4.0%} {done:,} of {total:,}"
+        print(f"\r\x1b[K{line if done < total else ''}", end="", file=sys.stderr, flush=True)
+
     def paint(self, text: str, style: Style) -> str:
         return f"\x1b[{CODES[style]}m{text}\x1b[0m" if self.has_colours else text
 
@@ -38,6 +46,15 @@ console = Console()
 
 def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm(question: str, *, noinput: bool) -> bool:
+    """Ask before something is lost. Only «yes» is a yes."""
+    if noinput:
+        return True
+    if not is_interactive():
+        raise EOFError
+    return input(f"{question}\nType 'yes' to continue, or 'no' to cancel: ").strip().lower() == "yes"
 
 
 def how_to(arguments: str) -> str:
