@@ -19,8 +19,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
 from app.database import read_url
-from app.management.commands import NOINPUT, CommandError, argument, command, flag
-from app.management.console import confirm, console, how_to
+from app.management.commands import NOINPUT, CommandError, argument, command, confirm, flag
+from app.management.console import console, how_to
 from app.management.migrations import get_head, load_graph
 from app.management.transfer import (
     connect,
@@ -150,13 +150,8 @@ def restore(file: str, *, replace: bool = False, noinput: bool = False) -> None:
     held = find_held(url)
     if held and not replace:
         raise CommandError(f"The database has rows already, in the table {held!r}. --replace deletes them first.")
-    warning = f"Everything in the database will be replaced by what is in {path}."
-    try:
-        if held and not confirm(warning, noinput=noinput):
-            console.say("Restore cancelled.")
-            return
-    except EOFError:
-        raise CommandError(f"{warning} There is no terminal to ask at: use --noinput if that is meant.") from None
+    if held:
+        confirm(f"Replace everything in the database by what is in {path}", noinput)
     if is_dump:
         restore_dump(path, url)
     elif url.get_backend_name() == "sqlite":

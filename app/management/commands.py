@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
-from app.management.console import console
+from app.management.console import console, is_interactive
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -41,6 +41,16 @@ def flag(*names: str, help: str) -> Argument:
 
 NOINPUT = flag("--noinput", "--no-input", help="never ask anything")
 PASSED_ON = argument("arguments", nargs=argparse.REMAINDER, help="passed on as they are")
+
+
+def confirm(question: str, noinput: bool) -> None:
+    """Ask before something is lost; only a yes goes on. Nobody is asked with --noinput."""
+    if noinput:
+        return
+    if not is_interactive():
+        raise CommandError("There is no terminal to ask at. Use --noinput to go on without asking.")
+    if input(f"{question}? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise CommandError("Nothing was changed.")
 
 
 def command(*arguments: Argument) -> Callable[[Function], Function]:

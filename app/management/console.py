@@ -48,15 +48,6 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def confirm(question: str, *, noinput: bool) -> bool:
-    """Ask before something is lost. Only «yes» is a yes."""
-    if noinput:
-        return True
-    if not is_interactive():
-        raise EOFError
-    return input(f"{question}\nType 'yes' to continue, or 'no' to cancel: ").strip().lower() == "yes"
-
-
 def how_to(arguments: str) -> str:
     """Write a command line as the person has typed this one: with uv, or with an environment of their own."""
     return f"{'uv run' if os.environ.get('UV') else 'python'} oppman.py {arguments}"

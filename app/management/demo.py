@@ -1,8 +1,8 @@
 """Commands for the demo of app/demo, and its part of quickstart. The README says how to be rid of them."""
 
 from app.demo.service import Demo, count_demo, load_demo, remove_demo
-from app.management.commands import NOINPUT, CommandError, argument, command
-from app.management.console import console, how_to, is_interactive
+from app.management.commands import NOINPUT, argument, command, confirm
+from app.management.console import console, how_to
 from app.management.quickstart import describe_account, tell
 from app.management.session import run_with_session
 from app.management.users import make_password
@@ -19,16 +19,9 @@ def demo(action: str, *, noinput: bool = False) -> None:
         console.say("There is no demo here.")
         return
     what = f"{counts.people} demo people and their {counts.conversations} conversations"
-    if not noinput and not confirm(f"Delete {what}"):
-        raise CommandError("Nothing was deleted.")
+    confirm(f"Delete {what}", noinput)
     run_with_session(remove_demo)
     console.say(f"Deleted {what}.")
-
-
-def confirm(question: str) -> bool:
-    if not is_interactive():
-        raise CommandError("There is no terminal to ask at. Use --noinput to go on without asking.")
-    return input(f"{question}? [y/N] ").strip().lower() in ("y", "yes")
 
 
 @command()
