@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, TypeDecorator, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -17,7 +17,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.settings import ROOT, Settings, refuse
+from app.database_url import DatabaseURL, DatabaseURLError, read_database_url
+from app.settings import Settings, refuse
 
 STATEMENT_SECONDS = 15  # a statement that takes longer is cancelled (PostgreSQL)
 WAIT_SECONDS = 5  # for a connection from the pool, or to the server
@@ -70,28 +71,22 @@ def make_sessions(engine: AsyncEngine, info: dict[str, Any]) -> async_sessionmak
 def read_url(raw: str) -> URL:
     """Turn a database URL as hosts print it into one for our drivers; what cannot work ends the program."""
     try:
-        url = make_url(raw.strip())
-    except (ArgumentError, ValueError):
-        refuse("DATABASE_URL cannot be read. Write it like postgresql://user:password@host:5432/name.")
-    if (url.port or 0) > 65535 or "[" in (url.host or ""):
-        refuse(
-            "DATABASE_URL names no host and port that can be. Write it like postgresql://user:password@host:5432/name."
-        )
-    if "@" in (url.host or ""):
-        refuse("DATABASE_URL has an @ too many. Write the one in the password as %40.")
-    base = url.drivername.split("+")[0]
-    if base in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
-    if base != "sqlite":
-        refuse(f"DATABASE_URL names {base!r}, which Oppkit does not speak. Use sqlite:///… or postgresql://….")
-    return resolve_sqlite(url.set(drivername="sqlite+aiosqlite"))
+        read = read_database_url(raw)
+    except DatabaseURLError as error:
+        refuse(str(error))
+    return make_url(read)
 
 
-def resolve_sqlite(url: URL) -> URL:
-    """A relative path is seen from the project's folder, wherever a command was typed."""
-    if not url.database or url.database == ":memory:":
-        refuse("DATABASE_URL names no SQLite file. Write it like sqlite:///db.sqlite3.")
-    return url.set(database=str(ROOT / url.database))
+def make_url(read: DatabaseURL) -> URL:
+    """Everything but names and password goes where SQLAlchemy hands it to the driver as it is."""
+    if read.backend == "sqlite":
+        return URL.create("sqlite+aiosqlite", database=read.database, query=read.options)
+    host, port, query = read.host, read.port, dict(read.options)
+    if host and (host.startswith("/") or "," in host):
+        query |= {"host": host} | ({"port": port} if port else {})
+        host = port = None
+    number = int(port) if port else None
+    return URL.create("postgresql+psycopg", read.user, read.password, host, number, read.database, query)
 
 
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:

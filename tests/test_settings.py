@@ -61,7 +61,7 @@ def test_the_example_file_is_a_working_env_file() -> None:
         ({"DATABASE_URL": "mysql://root:hunter2@host/db"}, "DATABASE_URL"),
         ({"DATABASE_URL": "not a url hunter2"}, "DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://u:hunter2@host:port/db"}, "DATABASE_URL"),
-        ({"DATABASE_URL": "postgresql://u:hun@ter2@host/db"}, "%40"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@host/db?schema=ours"}, "ALTER ROLE"),
         ({"DATABASE_URL": "postgresql://u:hunter2@host:99999/db"}, "DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://u:hunter2@[host/db"}, "DATABASE_URL"),
         ({"LLM_BASE_URL": "localhost:11434"}, "LLM_BASE_URL"),

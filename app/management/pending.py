@@ -2,10 +2,10 @@
 
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
+from app.database_url import read_database_url
 from app.schema import collect_ancestors, read_parents
-from app.settings import ROOT, load_settings
+from app.settings import load_settings
 
 WAIT_SECONDS = 3
 
@@ -22,14 +22,13 @@ def count_pending() -> int | None:
 
 def read_applied() -> list[str]:
     """Ask the database where it stands, with the plain driver."""
-    url = load_settings().database_url.get_secret_value().strip()
+    url = read_database_url(load_settings().database_url.get_secret_value())
     query = "SELECT version_num FROM alembic_version"
-    if url.startswith("sqlite"):
-        return read_applied_in_file(ROOT / unquote(urlsplit(url).path[1:]), query)
+    if url.backend == "sqlite":
+        return read_applied_in_file(Path(str(url.database)), query)
     import psycopg
 
-    address = url.replace(urlsplit(url).scheme, "postgresql", 1)
-    with psycopg.connect(address, connect_timeout=WAIT_SECONDS, prepare_threshold=None) as connection:
+    with psycopg.connect(**url.keywords, connect_timeout=WAIT_SECONDS, prepare_threshold=None) as connection:
         try:
             return [row[0] for row in connection.execute(query).fetchall()]
         except psycopg.errors.UndefinedTable:

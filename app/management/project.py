@@ -62,13 +62,14 @@ def showsettings() -> None:
     """Print every setting as the app reads it. Secrets are masked, and so are passwords in addresses."""
     from pydantic import SecretStr
 
+    from app.database_url import mask
     from app.settings import load_settings
 
     settings = load_settings()
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if name == "database_url":
-            value = mask_address(value.get_secret_value())
+            value = mask(value.get_secret_value())
         elif isinstance(value, SecretStr):
             value = MASK if value.get_secret_value() else ""
         elif isinstance(value, list):

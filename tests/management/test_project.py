@@ -69,7 +69,7 @@ def test_settings_are_shown_without_secrets(oppman: Oppman) -> None:
     )
     assert "geheim" not in shown.out
     assert "eim@" not in shown.out
-    assert "DATABASE_URL=postgresql://ada:********@db.example.org/x?…\n" in shown.out
+    assert "DATABASE_URL=postgresql://ada:********@db.example.org/x?password=…\n" in shown.out
     assert "OPENAI_API_KEY=********\n" in shown.out
     assert "SITE_NAME=Oppkit  # default\n" in shown.out
 
