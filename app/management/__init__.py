@@ -25,6 +25,7 @@ COMMANDS = {
     "makemigrations": Command("database", "makemigrations", "Write a migration for what changed in the models"),
     "showmigrations": Command("database", "database", "List the migrations, and which are applied"),
     "sqlmigrate": Command("database", "database", "Print a migration as SQL"),
+    "dburl": Command("database", "dburl", "Say what a database URL means, and connect"),
     "dbshell": Command("database", "shell", "Open the database's own client"),
     "backup": Command("data", "backup", "Save the whole database in a file"),
     "restore": Command("data", "backup", "Bring it back from such a file"),
