@@ -92,8 +92,9 @@ def make_url(read: DatabaseURL) -> URL:
 def create_engine(url: URL, pool_size: int) -> AsyncEngine:
     options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
     if url.get_backend_name() == "postgresql":
-        # A pooler in front of PostgreSQL mixes up server-side prepared statements: None switches them off.
-        connect = {"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}
+        from app.postgresql import PatientConnection, connect_options, limit_patience
+
+        connect = connect_options(WAIT_SECONDS) | {"async_creator_fn": PatientConnection.connect}
         options |= {"pool_pre_ping": True, "pool_recycle": 300, "connect_args": connect}
     # Values stay out of error messages: they hold what people wrote.
     engine = create_async_engine(url, hide_parameters=True, **options)
@@ -102,6 +103,7 @@ def create_engine(url: URL, pool_size: int) -> AsyncEngine:
         event.listen(engine.sync_engine, "begin", begin_sqlite)
     else:
         event.listen(engine.sync_engine, "begin", limit_statements)
+        limit_patience(engine.sync_engine, idle=WAIT_SECONDS, busy=STATEMENT_SECONDS + 2)
     return engine
 
 

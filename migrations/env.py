@@ -34,8 +34,9 @@ def make_engine() -> Engine:
     url = find_url()
     if url.get_backend_name() == "sqlite":
         return create_engine(url.set(drivername="sqlite"), poolclass=NullPool, hide_parameters=True)
-    connect = {"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}
-    return create_engine(url, connect_args=connect, poolclass=NullPool, hide_parameters=True)
+    from app.postgresql import connect_options
+
+    return create_engine(url, connect_args=connect_options(WAIT_SECONDS), poolclass=NullPool, hide_parameters=True)
 
 
 def take_turns(connection: Connection) -> None:

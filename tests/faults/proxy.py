@@ -1,4 +1,4 @@
-"""Stands between the app and PostgreSQL, and cuts the connection where a test says so."""
+"""Stands between the app and PostgreSQL, and cuts the connection or falls silent where a test says so."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,12 +18,27 @@ class Proxy:
         self.cut: Cut | None = None
         self.marker = b""
         self.has_cut = asyncio.Event()
+        self.freezing = b""
+        self.thawed = asyncio.Event()
+        self.thawed.set()
         self.links: set[Link] = set()
 
     def cut_at_commit(self, cut: Cut, marker: str) -> None:
         """Cut, once, in the transaction with these words in a statement: before its COMMIT, or after it unconfirmed."""
         self.cut, self.marker = cut, marker.encode()
         self.has_cut.clear()
+
+    def freeze(self) -> None:
+        """Take connections and what they say, and never answer, as a frozen server does."""
+        self.thawed.clear()
+
+    def freeze_at(self, marker: str) -> None:
+        """Freeze when a statement with these words comes."""
+        self.freezing = marker.encode()
+
+    def thaw(self) -> None:
+        self.freezing = b""
+        self.thawed.set()
 
     def cut_all(self) -> int:
         """Cut every connection that there is at this moment, and say how many they were."""
@@ -54,6 +69,8 @@ class Link:
 
     async def send(self, reader: asyncio.StreamReader) -> None:
         while data := await read(reader):
+            if self.proxy.freezing and self.proxy.freezing in data:
+                self.proxy.freeze()
             if self.proxy.cut and self.proxy.marker in data:
                 self.is_marked = True
             if self.is_marked and self.proxy.cut == "before" and COMMIT in data:
@@ -64,6 +81,7 @@ class Link:
 
     async def receive(self, reader: asyncio.StreamReader) -> None:
         while data := await read(reader):
+            await self.proxy.thawed.wait()
             if self.is_marked and self.proxy.cut == "after" and COMMIT in data:
                 self.note_cut()
                 break
@@ -96,4 +114,5 @@ async def postgres_proxy(database_url: str) -> AsyncIterator[tuple[Proxy, str]]:
         through = url.set(host="127.0.0.1", port=port).difference_update_query(["host"])
         yield proxy, through.render_as_string(hide_password=False)
         server.close()
+        proxy.thaw()
         proxy.cut_all()

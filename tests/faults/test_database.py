@@ -19,6 +19,7 @@ from sqlmodel import select
 from app.chat import answers as writing
 from app.chat import service
 from app.chat.models import Message
+from app.database import STATEMENT_SECONDS
 from app.llm.scripted import ScriptedModel
 from app.settings import ROOT
 from tests.chat.reading import EVENTS, JSON, Event, read_events
@@ -311,6 +312,31 @@ async def test_f20_streams_hold_no_connection_and_requests_wait_five_seconds(
     for answer in running:
         await answer.read()
         assert answer.end["status"] == "done" and answer.text == answer.end["text"] == "Hello Ada."
+
+
+@pytest.mark.parametrize("freeze", ["while idle", "in mid-statement"])
+async def test_f16_a_database_that_is_frozen_is_given_up(
+    make_site: MakeSite, proxy_and_url: tuple[Proxy, str], freeze: str
+) -> None:
+    """It takes connections and never answers: no limit of the server's own can help."""
+    proxy, url = proxy_and_url
+    site: Site = await make_site(database_url=url)
+    ada = await site.person("ada")
+    path = await begin(ada.browser)
+    question = {"content": TEXT, "client_key": "k"}
+    if freeze == "while idle":
+        proxy.freeze()
+    else:
+        proxy.freeze_at("INSERT INTO message")
+    ada.browser.timeout = 60
+    async with asyncio.timeout(STATEMENT_SECONDS + 6):
+        refused = await ada.post(path, json=question, headers=JSON)
+    assert refused.status_code == 503 and refused.headers["Retry-After"]
+    proxy.thaw()
+    async with asyncio.timeout(5):
+        again = await ada.post(path, json=question, headers=JSON)
+    assert again.json()["text"] == "Hello Ada."
+    assert [message["text"] for message in await list_messages(ada, path)] == [TEXT, "Hello Ada."]
 
 
 @pytest.fixture(scope="module")
