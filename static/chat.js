@@ -5,7 +5,8 @@
 //   patch  block n of the answer: how much of its HTML stays, and what comes after that
 //   done   the line under the answer, and the words for screen readers
 // An answer lives on the server. When the connection is cut we ask again, and the answer is drawn anew. Where something
-// on the way keeps the stream back, we ask once a second for what there is.
+// on the way keeps the stream back, we ask again and again for what there is after a second: some hosts let the server
+// write only while somebody asks.
 // Without this file the form posts, and the page reloads itself until the answer is there.
 
 const form = document.querySelector("[data-chat-form]");
@@ -19,7 +20,7 @@ const send = form.querySelector("[data-chat-send]");
 const stop = form.querySelector("[data-chat-stop]");
 
 const LONGEST_SILENCE = 8_000; // the server says something every four seconds, so a quiet line is dead or kept back
-const POLL = 1_000; // between two questions for what there is
+const POLL = 100; // between two questions for what there is, each of which waits a second for more
 const LONGEST_PAUSE = 15_000; // between two tries to connect again
 const PATIENCE = 3_000; // a short cut is mended without a word
 const hasKeyboard = !matchMedia("(hover: none) and (pointer: coarse)").matches;
@@ -171,7 +172,7 @@ async function keepFollowing(answer) {
     const response = await connect(answer, answer.follow);
     if (response?.ok) await listen(answer, response, connected);
     else if ([401, 403, 404].includes(response?.status)) return giveUp(answer, warning);
-    if (answer.lastId > seen || (answer.polls && response)) pause = shortestPause(answer);
+    if (answer.lastId > seen || (answer.polls && response?.ok)) pause = shortestPause(answer);
   }
   clearTimeout(warning);
 }
@@ -188,7 +189,7 @@ function giveUp(answer, warning) {
 // null when the network or the server is not there
 async function connect(answer, url, options) {
   const headers = { Accept: "text/event-stream" };
-  if (answer.polls) headers.Prefer = "wait=0";
+  if (answer.polls) headers.Prefer = "wait=1";
   const abort = new AbortController();
   const silence = setTimeout(() => {
     abort.abort();

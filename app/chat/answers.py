@@ -8,6 +8,7 @@ rest, here or from another process.
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 from collections import deque
@@ -104,14 +105,15 @@ class Answers:
             running.end("stopped")
 
     async def read(
-        self, message_id: UUID, after: int = 0, *, waits: bool = True
+        self, message_id: UUID, after: int = 0, *, patience: float | None = None
     ) -> AsyncGenerator[Part | End | None, None]:
         """Give what is saved after a character, then what comes, then the End; None now and then while all is quiet.
 
-        Who does not wait gets what there is.
+        Who has so many seconds of patience gets what there is by then.
         """
         loop = asyncio.get_running_loop()
         position, pause, quiet_until = max(after, 0), POLL_SECONDS[0], loop.time() + PING_SECONDS
+        until = math.inf if patience is None else loop.time() + patience
         while True:
             running = self.running.get(message_id)
             changed = running.changed if running else None
@@ -123,9 +125,10 @@ class Answers:
                 continue  # there is more
             if end:
                 yield end
-            if end or not waits:
+            left = until - loop.time()
+            if end or left <= 0:
                 return
-            await (happens(changed, PING_SECONDS) if changed else asyncio.sleep(pause))
+            await (happens(changed, min(PING_SECONDS, left)) if changed else asyncio.sleep(min(pause, left)))
             pause = min(pause * 1.5, POLL_SECONDS[1])
             if loop.time() >= quiet_until:
                 quiet_until = loop.time() + PING_SECONDS

@@ -31,7 +31,7 @@ from app.chat.dependencies import (
     OwnMessage,
     refusing,
 )
-from app.chat.events import PING, encode_event, stream_events, wants_all_now, wants_events
+from app.chat.events import PING, encode_event, read_patience, stream_events, wants_events
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, TEXT_LENGTH, TITLE_LENGTH, Message, Role, Status
 from app.chat.running import End
 from app.chat.titles import NEW_TITLE
@@ -227,7 +227,7 @@ async def write_events(
     if cursor < 0:
         yield encode_event("answer", 0, {"id": str(message_id)})
     length = max(cursor, 0)
-    async with aclosing(answers.read(message_id, cursor, waits=not wants_all_now(request))) as parts:
+    async with aclosing(answers.read(message_id, cursor, patience=read_patience(request))) as parts:
         async for part in parts:
             if part is None:
                 yield PING

@@ -4,6 +4,7 @@ An event carries an integer id and JSON, so no text of a model or a person can b
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +20,9 @@ PING = b": ping\n\n"
 SIGNED_OUT = b'event: closed\ndata: {"reason":"signed_out"}\n\n'
 # Proxies must neither keep nor gather nor recompress what streams.
 HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+
+WAIT = re.compile(r"\bwait *= *([0-9]{1,9})")
+LONGEST_PATIENCE = 60.0
 
 _encoder = msgspec.json.Encoder()
 
@@ -46,9 +50,12 @@ def wants_events(request: Request) -> bool:
     return MEDIA_TYPE in request.headers.get("accept", "")
 
 
-def wants_all_now(request: Request) -> bool:
-    """Whether the reader wants what there is and no waiting: behind a proxy that keeps a stream back until its end.
+def read_patience(request: Request) -> float | None:
+    """Give the seconds after which the reader wants what there is by then; None for one who waits for the end.
 
+    Behind a proxy that keeps a stream back until its end, each of several requests brings a part. Where a host lets
+    the app run only while it is asked for something, they should wait a while: the answer is written meanwhile.
     Source: https://www.rfc-editor.org/rfc/rfc7240#section-4.3
     """
-    return "wait=0" in request.headers.get("prefer", "").replace(" ", "")
+    wait = WAIT.search(request.headers.get("prefer", ""))
+    return min(float(wait[1]), LONGEST_PATIENCE) if wait else None

@@ -32,7 +32,7 @@ from app.chat.dependencies import (
     refusal,
     refusing,
 )
-from app.chat.events import PING, encode_event, stream_events, wants_all_now, wants_events
+from app.chat.events import PING, encode_event, read_patience, stream_events, wants_events
 from app.chat.markdown import BlockStream, Patch
 from app.chat.models import CLIENT_KEY_LENGTH, LAST_SEQUENCE, Conversation, Message
 from app.chat.running import End
@@ -244,7 +244,7 @@ async def write_events(
     blocks = BlockStream()
     length = 0
     yield encode_event("open", length, opening)
-    async with aclosing(answers.read(answer.id, waits=not wants_all_now(request))) as parts:
+    async with aclosing(answers.read(answer.id, patience=read_patience(request))) as parts:
         async for part in parts:
             if part is None:
                 yield PING

@@ -360,3 +360,19 @@ async def test_an_answer_whose_worker_is_gone_is_interrupted(make_site: MakeSite
     assert ended["message"]["text"] == "Saved."
     assert "stopped" in ended["message"]["error"]
     assert (await wait_until_ended(ada, answer))["text"] == "Saved."
+
+
+async def test_who_has_little_patience_gets_what_there_is_by_then(make_site: MakeSite) -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+    ada = await (await make_site(ScriptedModel("One, ", gates[0], "two, ", gates[1], "three."))).person("ada")
+    path = f"{API}/conversations/{await begin(ada)}/messages"
+    headers = EVENTS | {"Prefer": "wait=0"}
+    async with ada.stream("POST", path, json={"content": "Count."}, headers=headers) as response:
+        events = [event async for event in read_events(response)]
+    answer = events[0].data["id"]
+    asyncio.get_running_loop().call_later(0.5, gates[0].set)
+    events = await read(ada, f"{API}/messages/{answer}/events", headers=EVENTS | {"Prefer": "respond-async, wait = 1"})
+    assert "".join(event.data.get("text", "") for event in events) == "One, two, "
+    assert {event.name for event in events} == {"answer", "piece"}
+    gates[1].set()
+    assert (await wait_until_ended(ada, answer))["text"] == "One, two, three."
