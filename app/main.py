@@ -30,7 +30,7 @@ from app.static import serve_static
 from app.templating import environment
 
 BODY_LENGTH = 1_000_000  # bytes of a request: the longest question fits three times
-PATIENCE_SECONDS = 5  # for answers that are nearly done when the process is asked to end; hosts kill after ten
+PATIENCE_SECONDS = 2  # for answers that are nearly done and have no reader, when the process is asked to end
 ROUTERS = (health_router, pages_router, auth_router, setup_router, chat_router, chat_api_router)
 
 

@@ -33,8 +33,9 @@ SEND_BUFFER_LENGTH = 65_536  # bytes that the system keeps for a slow reader; by
 HOST = r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]+\]|(?=.*[a-z])[a-z0-9.-]+|0"
 ADDRESS = re.compile(rf"((?P<host>{HOST}):)?(?P<port>[0-9]+)", re.IGNORECASE)
 
-# How long open streams may go on when the server is to end. Hosts kill after ten seconds or later.
-GRACE_SECONDS = {"development": 1, "production": 5}
+# How long open streams may go on when the server is to end. Hosts kill after ten seconds or later, and saving what
+# there is of ten answers takes two of them where there is little processor.
+GRACE_SECONDS = {"development": 1, "production": 4}
 
 
 class Address(NamedTuple):
