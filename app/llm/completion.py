@@ -1,10 +1,12 @@
 """What has come of an answer so far: one task fills it from the network, another takes the text out."""
 
 import asyncio
+from contextlib import suppress
 
 from app.llm.base import Pace, Usage
 from app.llm.chunks import make_storable, read_chunk
 
+STEP_SECONDS = 2.0
 ENOUGH = 64_000  # so many characters may lie here before the network has to wait
 
 
@@ -70,10 +72,21 @@ class Completion:
         self._news.set()
 
     async def wait_for_news(self, limit: float) -> None:
-        """Return when the model has said, thought or ended something. That the server lives is not enough."""
-        async with asyncio.timeout(limit):
-            await self._news.wait()
+        """Return when the model has said, thought or ended something. That the server lives is not enough.
+
+        Time is counted in steps: some hosts freeze the process for minutes, and the model is not to blame for that.
+        """
+        while not await self._has_news(step := min(limit, STEP_SECONDS)):
+            limit -= step
+            if limit <= 0:
+                raise TimeoutError
         self._news.clear()
+
+    async def _has_news(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        return self._news.is_set()
 
     def take_text(self) -> str:
         """Everything that has come since the last time, joined."""

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from app.llm.base import Finish, LLMError, Turn, Usage
+from app.llm.completion import Completion
 from app.llm.openai import OpenAIModel, TimeLimits
 from tests.llm.conftest import Answer, Ask
 from tests.provider import Provider
@@ -370,3 +372,15 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     assert (await ask("Hi")).text == "Hello Ada."
+
+
+async def test_time_in_which_the_process_was_frozen_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.llm.completion.STEP_SECONDS", 0.05)
+    completion = Completion()
+    waiting = asyncio.create_task(completion.wait_for_news(0.3))
+    await asyncio.sleep(0)
+    time.sleep(0.6)  # noqa: ASYNC251 (as if frozen)
+    asyncio.get_running_loop().call_later(0.1, completion.wake)
+    await waiting
+    with pytest.raises(TimeoutError):
+        await completion.wait_for_news(0.1)
