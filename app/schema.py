@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from app.settings import ROOT
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
     from app.database import Database
 
 log = logging.getLogger(__name__)
@@ -98,15 +100,19 @@ def collect_ancestors(parents: Parents, names: Iterable[str]) -> Iterator[str]:
 class MigrationError(Exception):
     """Migrations that could not be applied; the database is as it was. The sentence is for the log: it may hold SQL."""
 
+    def __init__(self, sentence: str, *, may_pass: bool = False) -> None:
+        super().__init__(sentence)
+        self.may_pass = may_pass
+
 
 async def upgrade(database: "Database") -> None:
     """Bring the database to the newest migration, in a thread: it takes its time."""
     try:
         await asyncio.to_thread(run_migrations, database)
     except Exception as error:  # whatever the code of a migration may raise
-        words = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-        log.exception("The migrations were not applied, and the database is as it was before: %s", words)
-        raise MigrationError(words) from error
+        words = str(getattr(error, "orig", error)).strip().partition("\n")[0].rstrip(".")
+        sentence = f"The migrations were not applied, and the database is as it was before: {words}."
+        raise MigrationError(sentence, may_pass=may_pass(error)) from error
 
 
 def run_migrations(database: "Database") -> None:
@@ -115,6 +121,33 @@ def run_migrations(database: "Database") -> None:
     from alembic import command
     from alembic.config import Config
 
-    config = Config(ROOT / "alembic.ini", cmd_opts=Namespace(quiet=True), attributes={"url": database.url})
+    attributes = {"url": database.url, "is_change": True}
+    config = Config(ROOT / "alembic.ini", cmd_opts=Namespace(quiet=True), attributes=attributes)
     with _one_at_a_time:
         command.upgrade(config, "head")
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same migration may work in a moment: the server was away, or somebody held a table."""
+    import sqlite3
+
+    from app.database import UNAVAILABLE
+
+    if isinstance(getattr(error, "orig", None), sqlite3.Error):
+        return "locked" in str(error)
+    return isinstance(error, UNAVAILABLE)
+
+
+def prepare_file(url: "URL") -> None:
+    """A new SQLite file is for its owner's eyes; SQLite would make it readable for everybody."""
+    if url.get_backend_name() != "sqlite":
+        return
+    path = Path(url.database or "")
+    if not path.parent.is_dir():
+        sentence = f"There is no folder {path.parent} for the database. Make it, or change DATABASE_URL."
+        raise MigrationError(sentence, may_pass=True)
+    try:
+        path.touch(mode=0o600)
+    except OSError as error:
+        sentence = f"The database {path} cannot be written: {error.strerror}."
+        raise MigrationError(sentence, may_pass=True) from error

@@ -1,5 +1,6 @@
 """Runs migrations, on SQLite in batches and on PostgreSQL in one transaction, with the URL of the settings."""
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from alembic import context
@@ -9,9 +10,11 @@ from sqlmodel.sql.sqltypes import AutoString
 
 from app.database import WAIT_SECONDS, UTCDateTime, read_url
 from app.models import SQLModel
+from app.safety_copy import safety_copy
 from app.settings import load_settings
 
 MIGRATION_LOCK = 7_061_955_241  # any number, the same in every process
+LOCK_SECONDS = 10
 
 
 def render_item(kind: str, value: Any, autogen_context: AutogenContext) -> str | Literal[False]:
@@ -46,6 +49,8 @@ def take_turns(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        # A change of a table waits for those who use it, and all others wait behind it: rather fail, and try again.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
 
 
 def configure(**options: Any) -> None:
@@ -67,10 +72,13 @@ def run_offline() -> None:
 
 
 def run_online() -> None:
+    given = context.config.attributes
     with make_engine().connect() as connection:
         take_turns(connection)
-        configure(connection=connection)
-        with context.begin_transaction():
+        # Which migrations are to be run is found after this, so who waited for a turn finds nothing left to do.
+        configure(connection=connection, on_version_apply=given.get("on_version_apply"))
+        needs_copy = given.get("is_change") and connection.dialect.name == "sqlite"
+        with safety_copy(connection) if needs_copy else nullcontext(), context.begin_transaction():
             context.run_migrations()
         connection.commit()
 

@@ -1,5 +1,7 @@
 """/setup makes the first admin, /recover lets one back in. Where there is nothing to do, there is no such page."""
 
+import logging
+
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
@@ -13,6 +15,7 @@ from app.database import SessionDep
 from app.schema import MigrationError
 from app.templating import render_page, url_for_request
 
+log = logging.getLogger(__name__)
 router = APIRouter(include_in_schema=False)
 
 NO_MIGRATION = "The database's tables could not be made, and nothing has changed. The log says why."
@@ -102,5 +105,6 @@ def describe(refusal: Refusal | None) -> tuple[int, dict[str, str]]:
         case AccountError(field=field):
             return 422, {field: str(refusal)}
         case MigrationError():
+            log.error("%s", refusal, exc_info=refusal.__cause__)
             return 503, {"form": NO_MIGRATION}
     return 200, {}

@@ -94,13 +94,15 @@ def take_steps(
     for script in steps:
         verb = "Unapplying" if is_back else "Applying"
         console.say(f"  {verb} {name_migration(graph, script.revision)}...", end="")
-        if is_fake:
-            mark((script.down_revision or "base") if is_back else script.revision)  # type: ignore[arg-type]
-        elif is_back:
-            unapply(script)
-        else:
-            apply(script)
-        console.say(console.paint(" FAKED" if is_fake else " OK", "green"))
+        console.say(console.paint(f" {take_step(script, is_back=is_back, is_fake=is_fake)}", "green"))
+
+
+def take_step(script: Script, *, is_back: bool, is_fake: bool) -> str:
+    if is_fake:
+        mark((script.down_revision or "base") if is_back else script.revision)  # type: ignore[arg-type]
+        return "FAKED"
+    is_ours = unapply(script) if is_back else apply(script)
+    return "OK" if is_ours else "OK (another process did it)"
 
 
 @command(flag("--list", help="the way it is shown anyway"), flag("--plan", help="the same"))

@@ -14,18 +14,21 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import Script, ScriptDirectory
 
+from app import schema
 from app.database import read_url
 from app.management.commands import CommandError
 from app.management.console import how_to
 from app.management.session import readable_faults
+from app.safety_copy import CopyError
 from app.settings import ROOT, load_settings
 
 FOLDER = ROOT / "migrations" / "versions"
 
 
-def make_config(output: io.StringIO | None = None) -> Config:
-    """Alembic's settings; SQL that it writes instead of running goes to `output`."""
-    return Config(ROOT / "alembic.ini", output_buffer=output, cmd_opts=argparse.Namespace(quiet=True))
+def make_config(output: io.StringIO | None = None, **attributes: Any) -> Config:
+    """Alembic's settings; SQL that it writes instead of running goes to `output`, attributes to migrations/env.py."""
+    quiet = argparse.Namespace(quiet=True)
+    return Config(ROOT / "alembic.ini", output_buffer=output, cmd_opts=quiet, attributes=attributes)
 
 
 @contextmanager
@@ -112,6 +115,8 @@ def one_transaction(script: Script, done: str) -> Iterator[None]:
         yield
     except alembic.util.CommandError:
         raise
+    except CopyError as error:
+        raise CommandError(str(error)) from error
     except Exception as error:  # whatever its code may raise
         words = str(getattr(error, "orig", error)).strip().partition("\n")[0].rstrip(".")
         raise CommandError(
@@ -120,18 +125,28 @@ def one_transaction(script: Script, done: str) -> Iterator[None]:
         ) from error
 
 
-def apply(script: Script) -> None:
+def apply(script: Script) -> bool:
+    """Apply a migration; False where another process did it while this one waited for its turn."""
+    done: list[object] = []
+    config = make_config(is_change=True, on_version_apply=lambda **step: done.append(step))
     with readable_errors(), one_transaction(script, "applied"):
-        command.upgrade(make_config(), script.revision)
+        command.upgrade(config, script.revision)
+    return bool(done)
 
 
-def unapply(script: Script) -> None:
-    """Go back to before a migration."""
+def unapply(script: Script) -> bool:
+    """Go back to before a migration; False where another process did."""
     before = script.down_revision or "base"
     if not isinstance(before, str):
         raise CommandError(f"{script.revision} joins two branches. Type: alembic downgrade")
     with readable_errors(), one_transaction(script, "taken back"):
-        command.downgrade(make_config(), before)
+        try:
+            command.downgrade(make_config(is_change=True), before)
+        except alembic.util.CommandError:  # there is no way from where the database stands now
+            if script.revision in list_applied(load_graph()):
+                raise
+            return False
+    return True
 
 
 def mark(revision: str) -> None:
@@ -140,13 +155,7 @@ def mark(revision: str) -> None:
 
 
 def prepare_file() -> None:
-    """A new SQLite file is for its owner's eyes; SQLite would make it readable for everybody."""
-    url = read_url(load_settings().database_url.get_secret_value())
-    if url.get_backend_name() == "sqlite" and url.database:
-        path = Path(url.database)
-        if not path.parent.is_dir():
-            raise CommandError(f"There is no folder {path.parent} for the database. Make it, or change DATABASE_URL.")
-        try:
-            path.touch(mode=0o600)
-        except OSError as error:
-            raise CommandError(f"The database {path} cannot be written: {error.strerror}.") from error
+    try:
+        schema.prepare_file(read_url(load_settings().database_url.get_secret_value()))
+    except schema.MigrationError as error:
+        raise CommandError(str(error)) from error

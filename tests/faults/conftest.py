@@ -22,6 +22,7 @@ from app.settings import ROOT, Settings
 from tests.conftest import known_hash
 from tests.management.conftest import clean_environment
 from tests.provider import Provider
+from tests.services import miss
 
 API = "/api/v1"
 
@@ -124,3 +125,17 @@ def script(**options: Any) -> dict[str, str]:
 
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of eight megabytes: SQLite writes four before it tidies its log up."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        miss("Only root can mount a small disk, on Linux.")
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if (mounted := subprocess.run(command, capture_output=True, text=True)).returncode:
+        miss(f"No small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -3,7 +3,6 @@
 import asyncio
 import html
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -28,7 +27,6 @@ from tests.faults.conftest import API, begin, needs_posix
 from tests.faults.killed_writer import WORDS
 from tests.faults.proxy import Proxy, postgres_proxy
 from tests.postgres import Control, Server, postgres_databases
-from tests.services import miss
 
 pytestmark = pytest.mark.anyio
 
@@ -414,20 +412,6 @@ async def test_f21_a_file_that_stays_locked_refuses_and_loses_nothing(
     assert await list_messages(ada, path) == []
     assert (await ada.post(path, json=question, headers=JSON)).json()["text"] == "Hello Ada."
     assert check_integrity(sqlite_path) == "ok"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of eight megabytes: SQLite writes four before it tidies its log up."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        miss("Only root can mount a small disk, on Linux.")
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if (mounted := subprocess.run(command, capture_output=True, text=True)).returncode:
-        miss(f"No small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def fill_up(path: Path) -> None:

@@ -1,10 +1,14 @@
 """Migrations that meet, that fail and that are killed, and an app whose tables are older or newer than its code."""
 
+import asyncio
 import json
+import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,7 +21,7 @@ from app.database import read_url
 from app.settings import ROOT
 from tests.chat.reading import JSON
 from tests.conftest import Person, Site
-from tests.faults.conftest import API, Worker
+from tests.faults.conftest import API, Client, StartWorker, Worker, begin
 from tests.management.conftest import clean_environment
 
 MIGRATION = """
@@ -54,7 +58,7 @@ HEAD = max(path.name[:4] for path in (ROOT / "migrations" / "versions").glob("*.
 FIRST, SECOND, THIRD, FOURTH = (f"{int(HEAD) + more:04d}" for more in range(1, 5))
 
 Write = Callable[..., None]
-Start = Callable[[], "subprocess.Popen[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -74,11 +78,11 @@ def start_migrate(project: Path, database_url: str) -> Iterator[Start]:
     """Starts `oppman.py migrate` in a process of its own."""
     started: list[subprocess.Popen[str]] = []
 
-    def start() -> "subprocess.Popen[str]":
+    def start(url: str = database_url) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "oppman.py", "migrate"],
             cwd=project,
-            env=clean_environment(DATABASE_URL=database_url),
+            env=clean_environment(DATABASE_URL=url),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,7 +103,7 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = create_engine(url.set(drivername="sqlite") if url.drivername.startswith("sqlite") else url)
     with engine.begin() as connection:
         columns = "id, email, name, hashed_password, is_active, is_staff, is_superuser, is_verified, created_at"
-        values = "'00000000000000000000000000000001', 'ada@example.org', 'Ada', '', true, false, false, true, :now"
+        values = "'00000000000000000000000000000001', 'bob@example.org', 'Bob', '', true, false, false, true, :now"
         now = "2026-01-01 00:00:00"
         connection.execute(text(f"INSERT INTO person ({columns}) VALUES ({values})"), {"now": now})
     yield engine
@@ -153,6 +157,75 @@ def test_f32_two_that_migrate_at_once_do_it_once(write: Write, start_migrate: St
     assert [code for _, code in ends] == [0, 0], ends
     assert list_visits(engine) == [2, 3, 4, 5]
     assert describe(engine)["version"] == FOURTH
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["from-nothing", "from-the-last"])
+def test_f32_many_that_migrate_at_once_do_each_once(
+    write: Write, start_migrate: Start, engine: Engine, is_new: bool
+) -> None:
+    write(FIRST, "visit", CREATE + SLOWLY)
+    write(SECOND, "more", INSERT.format(3) + SLOWLY)
+    if is_new:
+        drop_all(engine)
+    all_of_them = [start_migrate() for _ in range(6)]
+    ends = [(process.communicate(timeout=120), process.returncode) for process in all_of_them]
+    assert [code for _, code in ends] == [0] * 6, ends
+    out = "".join(out for (out, _), _ in ends)
+    for name in ([f"{HEAD}_"] if is_new else []) + [f"{FIRST}_visit", f"{SECOND}_more"]:
+        assert len(re.findall(rf"Applying {name}\w*\.\.\. OK\n", out)) == 1, out
+    assert list_visits(engine) == [2, 3] and describe(engine)["version"] == SECOND
+
+
+def drop_all(engine: Engine) -> None:
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    if engine.dialect.name == "sqlite":
+        engine.dispose()
+        for path in find_files(engine, "*"):
+            path.unlink()
+
+
+def find_files(engine: Engine, more: str) -> list[Path]:
+    """The database's file, or those whose names go on after its name."""
+    path = Path(str(engine.url.database))
+    return sorted(path.parent.glob(f"{path.name}{more}"))
+
+
+@pytest.mark.anyio
+async def test_f32_who_chats_while_a_new_version_migrates_sees_no_error(
+    write: Write, start_migrate: Start, engine: Engine, start_worker: StartWorker, ada_anywhere: Client
+) -> None:
+    """The old code serves on, and the migrations change the very tables that it uses."""
+    add = 'op.add_column("{}", sa.Column("mood", sa.String(9)))'
+    write(FIRST, "visit", CREATE + "\n    " + add.format("message") + SLOWLY)
+    write(SECOND, "moods", add.format("conversation") + "\n    " + add.format("piece") + SLOWLY)
+    worker, statuses, is_over = start_worker(), [], asyncio.Event()
+    client = await ada_anywhere.at(worker)
+
+    async def keep_asking() -> None:
+        while not is_over.is_set():
+            path = await begin(client)
+            asked = await client.post(path, json={"content": "Hello"})
+            listed = await client.get(path)
+            statuses.append((asked.status_code, asked.json()["status"], len(listed.json()["items"])))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(keep_asking())
+        while len(statuses) < 4:  # noqa: ASYNC110 (they have begun)
+            await asyncio.sleep(0.01)
+        processes = [start_migrate() for _ in range(3)]
+        ends = [await asyncio.to_thread(process.communicate, timeout=120) for process in processes]
+        served = len(statuses)
+        while len(statuses) < served + 8:  # noqa: ASYNC110 (these come after it)
+            await asyncio.sleep(0.01)
+        is_over.set()
+    assert [process.returncode for process in processes] == [0, 0, 0], ends
+    assert describe(engine)["version"] == SECOND
+    assert set(statuses) == {(200, "done", 2)}, statuses
+    assert "Traceback" not in worker.log.read_text()
 
 
 def test_f32_nobody_is_ready_while_a_migration_runs(
@@ -275,3 +348,67 @@ def test_f33_a_migration_that_is_killed_leaves_nothing(
     process = start_migrate()
     assert process.wait(60) == 0
     assert list_visits(engine) == [2]
+
+
+# --- SQLite: what a migration has saved by itself is undone by a copy ------------------------------------------------
+
+
+@pytest.fixture
+def sqlite(engine: Engine) -> Engine:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("This is about SQLite; PostgreSQL has transactions that hold")
+    return engine
+
+
+SAVES = [
+    'op.execute("COMMIT")',
+    "op.get_bind().connection.driver_connection.commit()",
+    'op.get_bind().connection.driver_connection.executescript("UPDATE person SET email = NULL WHERE 1 = 0")',
+]
+
+
+@pytest.mark.parametrize("save", SAVES, ids=["sql", "driver", "script"])
+def test_f33_what_a_failing_migration_has_saved_is_undone(
+    write: Write, start_migrate: Start, sqlite: Engine, save: str
+) -> None:
+    before = describe(sqlite)
+    write(FIRST, "bad", CREATE + "\n    " + FAIL.strip() + "\n    " + save + '\n    raise RuntimeError("Ada said no")')
+    process = start_migrate()
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "Ada said no" in err
+    assert describe(sqlite) == before
+    (copy,) = find_files(sqlite, ".before-*")
+    assert f"so the database was put back. A copy stays in {copy}\n" in err
+    assert copy.stat().st_mode & 0o077 == 0
+    copied = create_engine(f"sqlite:///{copy}")
+    assert describe(copied) == before
+    copied.dispose()
+
+
+def test_f33_no_copy_stays_where_nothing_is_wrong(write: Write, start_migrate: Start, sqlite: Engine) -> None:
+    write(FIRST, "visit", CREATE + "\n    " + SAVES[0])
+    assert start_migrate().wait(60) == 0
+    write(SECOND, "bad", INSERT.format(3) + "\n    raise RuntimeError")
+    assert start_migrate().wait(60) == 1
+    assert list_visits(sqlite) == [2]
+    assert find_files(sqlite, ".before-*") == []
+
+
+def test_f33_without_room_for_a_copy_nothing_is_done(
+    write: Write, start_migrate: Start, sqlite: Engine, small_disk: Path
+) -> None:
+    with sqlite.begin() as connection:
+        connection.execute(text("CREATE TABLE big AS SELECT randomblob(5000000) AS bytes"))
+    sqlite.dispose()
+    path = small_disk / "db.sqlite3"
+    with closing(sqlite3.connect(find_files(sqlite, "")[0])) as full, closing(sqlite3.connect(path)) as small:
+        full.backup(small)
+    write(FIRST, "visit", CREATE)
+    process = start_migrate(f"sqlite:///{path}")
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and err.count("\n") == 1, err
+    assert err.startswith("CommandError: Nothing was changed: a copy of the database") and str(small_disk) in err
+    assert [found.name for found in small_disk.iterdir()] == ["db.sqlite3"]
+    there = create_engine(f"sqlite:///{path}")
+    assert describe(there)["version"] == HEAD
+    there.dispose()
