@@ -1,12 +1,13 @@
 """From exception to page or JSON: one sentence for the person, the traceback for the log only."""
 
+import asyncio
 import json
 import logging
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -15,9 +16,12 @@ from app.auth.dependencies import NotSignedInError
 from app.auth.passwords import BusyError
 from app.database import UNAVAILABLE, is_full, lacks_table
 from app.headers import SECURITY_HEADERS
+from app.schema import read_standing
 from app.templating import render_page, url_for_request
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2  # for a second look at a database that has refused something
 
 WORDS = {
     400: ("That request makes no sense", "Go back and try again."),
@@ -39,8 +43,13 @@ WORDS = {
     ),
 }
 
-NO_TABLES = (
-    "The database lacks tables or columns that this site needs. Its owner adds them with: python oppman.py migrate"
+MIGRATE = "Its owner adds them with: python oppman.py migrate"
+NO_TABLES = f"The database lacks tables or columns that this site needs. {MIGRATE}"
+EMPTY = f"The database has no tables yet. {MIGRATE}, or at /setup."
+BEHIND = f"The database stands at migration {{found}}, and this site's newer code needs {{needed}}. {MIGRATE}"
+AHEAD = (
+    "The database stands at migration {found}, and this site's older code knows only {needed}. "
+    "Its owner deploys the newer code."
 )
 
 
@@ -50,6 +59,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(NotSignedInError, answer_not_signed_in)
     for kind in (*UNAVAILABLE, ProgrammingError):
         app.add_exception_handler(kind, answer_unavailable)
+    app.add_exception_handler(IntegrityError, answer_clash)
     app.add_exception_handler(StaleDataError, answer_gone)
     app.add_exception_handler(BusyError, answer_busy)
     app.add_exception_handler(Exception, answer_failure)
@@ -113,7 +123,29 @@ async def answer_unavailable(request: Request, error: Exception) -> Response:
     log.error("The database did not answer: %s", type(error).__name__, exc_info=error)
     if isinstance(error, DBAPIError) and is_full(error):
         return respond(request, 507)
-    sentence = NO_TABLES if isinstance(error, DBAPIError) and lacks_table(error) else None
+    sentence = await explain_tables(request) if isinstance(error, DBAPIError) and lacks_table(error) else None
+    return respond(request, 503, sentence, {"Retry-After": "5"})
+
+
+async def explain_tables(request: Request) -> str:
+    """Say which side is old, the database or the code."""
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            standing = await read_standing(request.app.state.database)
+    except (SQLAlchemyError, OSError):
+        return NO_TABLES
+    if standing.found is None:
+        return EMPTY
+    words = AHEAD if standing.is_ahead else BEHIND if standing.is_behind else NO_TABLES
+    return words.format(found=standing.found, needed=standing.needed)
+
+
+async def answer_clash(request: Request, error: Exception) -> Response:
+    """A rule that the code does not know, such as a new column that wants a value, comes with newer tables."""
+    sentence = await explain_tables(request)
+    if sentence == NO_TABLES:
+        raise error
+    log.error("The database refused: %s", sentence, exc_info=error)
     return respond(request, 503, sentence, {"Retry-After": "5"})
 
 

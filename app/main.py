@@ -1,5 +1,6 @@
 """The table of contents: builds the app and names every part of it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,11 +21,12 @@ from app.database import Database
 from app.errors import add_error_handlers
 from app.llm import choose_model
 from app.llm.base import LanguageModel
-from app.middleware import BodyLimit, HostCheck, ProxyHeaders, SameOrigin, SecurityHeaders
+from app.middleware import BodyLimit, HostCheck, MigrationGate, ProxyHeaders, SameOrigin, SecurityHeaders
 from app.pages.docs import add_docs
 from app.pages.health import HEALTH_PATHS
 from app.pages.health import router as health_router
 from app.pages.routes import router as pages_router
+from app.schema import CatchUp
 from app.settings import Settings, load_settings
 from app.static import serve_static
 from app.templating import environment
@@ -39,6 +41,7 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app = FastAPI(title=settings.site_name, version="1", docs_url=None, redoc_url=None, openapi_url=None, lifespan=run)
     app.state.settings = settings
     app.state.database = Database(settings)
+    app.state.catch_up = CatchUp(app.state.database)
     app.state.door = Door(app.state.database, settings.setup_token, settings.recovery_token)
     app.state.session_watch = SessionWatch(app.state.database)
     app.state.model = model or choose_model(settings)
@@ -59,6 +62,8 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app.add_middleware(BodyLimit, max_body_size=BODY_LENGTH)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SameOrigin)
+    if settings.migrate_on_start:
+        app.add_middleware(MigrationGate, catch_up=app.state.catch_up, exempt=HEALTH_PATHS)
     app.add_middleware(
         HostCheck, allowed=settings.allowed_hosts, is_production=settings.is_production, exempt=HEALTH_PATHS
     )
@@ -70,8 +75,11 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
 
 @asynccontextmanager
 async def run(app: FastAPI) -> AsyncIterator[None]:
-    """Nothing is needed to start; at the end running answers are finished or saved."""
+    """Nothing is waited for at the start; at the end running answers are finished or saved."""
+    catching_up = asyncio.create_task(app.state.catch_up.run()) if app.state.settings.migrate_on_start else None
     yield
+    if catching_up:
+        catching_up.cancel()
     await app.state.answers.close(PATIENCE_SECONDS if app.state.settings.is_production else 0)
     await app.state.session_watch.close()
     await app.state.model.aclose()

@@ -11,7 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import respond
 from app.headers import SECURITY_HEADERS
+from app.schema import CatchUp
 
+MIGRATING = "The site's database is being brought up to date. Try again in a moment."
+NOT_MIGRATED = (
+    "The site's database could not be brought up to date, and nothing in it has changed. "
+    "Its owner finds the reason in the log."
+)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
@@ -126,6 +132,23 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class MigrationGate:
+    """Holds requests back while MIGRATE_ON_START brings the database up to date. Health probes and styles pass."""
+
+    def __init__(self, app: ASGIApp, catch_up: CatchUp, exempt: frozenset[str]) -> None:
+        self.app = app
+        self.catch_up = catch_up
+        self.exempt = exempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        passes = scope["type"] != "http" or scope["path"] in self.exempt or scope["path"].startswith("/static/")
+        if self.catch_up.is_done or passes or await self.catch_up.wait():
+            await self.app(scope, receive, send)
+            return
+        sentence, seconds = (NOT_MIGRATED, "60") if self.catch_up.has_failed else (MIGRATING, "5")
+        await respond(Request(scope), 503, sentence, {"Retry-After": seconds})(scope, receive, send)
 
 
 class SameOrigin:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = ROOT / "migrations" / "versions"
+PATIENCE_SECONDS = 5  # for a request that comes while migrations run
+AGAIN_SECONDS = 5
+
 Parents = dict[str, tuple[str, ...]]
 
 # Alembic keeps what it works on in a module, so a process can only migrate one database after the other.
@@ -103,6 +106,49 @@ class MigrationError(Exception):
     def __init__(self, sentence: str, *, may_pass: bool = False) -> None:
         super().__init__(sentence)
         self.may_pass = may_pass
+
+
+class CatchUp:
+    """MIGRATE_ON_START: brings the database up to date beside a server that answers health probes already."""
+
+    def __init__(self, database: "Database") -> None:
+        self.database = database
+        self.has_failed = False
+        self._is_done = asyncio.Event()
+
+    async def run(self) -> None:
+        while not await self._is_up_to_date():  # noqa: ASYNC110 (what it waits for is elsewhere)
+            await asyncio.sleep(AGAIN_SECONDS)
+        self._is_done.set()
+
+    async def wait(self) -> bool:
+        """Whether the database is up to date now, or shortly: who asks hardly notices a quick migration."""
+        try:
+            async with asyncio.timeout(0 if self.has_failed else PATIENCE_SECONDS):
+                await self._is_done.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        return self._is_done.is_set()
+
+    async def _is_up_to_date(self) -> bool:
+        """Migrate where that is needed. What has failed is not tried again, but somebody else may mend it."""
+        try:
+            prepare_file(self.database.url)
+            is_behind = (await read_standing(self.database)).is_behind
+            if is_behind and not self.has_failed:
+                await upgrade(self.database)
+        except MigrationError as error:
+            log.error("%s%s", error, " Trying again" if error.may_pass else "", exc_info=error.__cause__)
+            self.has_failed = not error.may_pass
+            return False
+        except Exception as error:  # whatever a driver raises
+            log.warning("The database cannot be migrated yet: %s. Trying again", type(error).__name__)
+            return False
+        return not (is_behind and self.has_failed)
 
 
 async def upgrade(database: "Database") -> None:

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
     database_pool_size: int = Field(5, ge=1, le=100)
+    migrate_on_start: bool = False
 
     llm_base_url: str = ""
     llm_api_key: SecretStr = SecretStr("")

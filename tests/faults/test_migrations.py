@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
@@ -274,7 +274,8 @@ async def test_f32_tables_behind_the_code_refuse_in_one_sentence(
 
     page = await ada.post(f"/chat/{begun['id']}/messages", data={"text": "Keep me"})
     assert page.status_code == 503
-    assert "Its owner adds them with: python oppman.py migrate" in page.text and "Keep me</textarea>" in page.text
+    behind = f"stands at migration 0001, and this site&#39;s newer code needs {HEAD}. Its owner adds them with: python"
+    assert behind in page.text and "Keep me</textarea>" in page.text
     asked = await ada.post(f"{API}/conversations/{begun['id']}/messages", json={"content": "?"}, headers=JSON)
     assert asked.status_code == 503 and "oppman.py migrate" in asked.json()["detail"]
     async with site.session() as session:
@@ -298,6 +299,25 @@ async def test_f32_tables_ahead_of_the_code_are_used_as_they_are(
     begun = (await ada.post(f"{API}/conversations", headers=JSON)).json()
     path = f"{API}/conversations/{begun['id']}/messages"
     assert (await ada.post(path, json={"content": "Hello"}, headers=JSON)).json()["status"] == "done"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("statement", "path", "form"),
+    [
+        ("ALTER TABLE conversation DROP COLUMN title", "/chat", {"text": "Hello"}),
+        ("CREATE UNIQUE INDEX one_of_each_name ON person (name)", "/settings/profile", {"name": "Bob"}),
+    ],
+    ids=["a-column-less", "a-rule-more"],
+)
+async def test_f32_what_newer_tables_refuse_is_said_to_be_so(
+    site: Site, ada: Person, bob: Person, statement: str, path: str, form: dict[str, str]
+) -> None:
+    await change(site, statement, "UPDATE alembic_version SET version_num = '0099'")
+    page = await ada.post(path, data=form)
+    assert page.status_code == 503 and page.headers["retry-after"] == "5"
+    ahead = f"stands at migration 0099, and this site&#39;s older code knows only {HEAD}. Its owner deploys the newer"
+    assert ahead in page.text
 
 
 def test_f32_a_database_ahead_of_the_code_is_not_migrated(start_migrate: Start, engine: Engine) -> None:
@@ -348,6 +368,94 @@ def test_f33_a_migration_that_is_killed_leaves_nothing(
     process = start_migrate()
     assert process.wait(60) == 0
     assert list_visits(engine) == [2]
+
+
+# --- MIGRATE_ON_START ------------------------------------------------------------------------------------------------
+
+
+StartNew = Callable[[], Worker]
+
+
+@pytest.fixture
+def start_new(project: Path, database_url: str, tmp_path: Path) -> Iterator[StartNew]:
+    """Starts a server of the newer code, which migrates by itself."""
+    workers: list[Worker] = []
+    environment = {"DATABASE_URL": database_url, "LOCAL_LLM": "off", "MIGRATE_ON_START": "true"}
+
+    def start() -> Worker:
+        workers.append(Worker((), environment, tmp_path / f"new{len(workers)}.log", project))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.end()
+
+
+def get(worker: Worker, path: str) -> tuple[int, str, str | None]:
+    request = Request(worker.url + path, headers={"Accept": "text/html"})
+    try:
+        with urlopen(request, timeout=20) as response:
+            return response.status, response.read().decode(), None
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode(), error.headers["retry-after"]
+
+
+def wait_until_ready(worker: Worker) -> None:
+    until = time.monotonic() + 60
+    while read_ready(worker)[0] != 200:
+        assert time.monotonic() < until, worker.log.read_text()
+        time.sleep(0.05)
+
+
+def test_f32_a_server_that_migrates_answers_probes_and_holds_pages_back(
+    write: Write, start_new: StartNew, engine: Engine, project: Path
+) -> None:
+    write(FIRST, "visit", CREATE + WAIT)
+    worker = start_new()
+    assert get(worker, "/healthz")[0] == get(worker, "/kaithhealth")[0] == 200
+    wait_for(project / "inside")
+    assert read_ready(worker)[0] == 503 and get(worker, "/healthz")[0] == 200
+    status, page, again = get(worker, "/login")
+    assert (status, again) == (503, "5") and "is being brought up to date. Try again in a moment." in page
+    (project / "go").touch()
+    assert get(worker, "/login")[0] == 200, "it was waited for"
+    assert read_ready(worker) == (200, {"status": "ready"}) and list_visits(engine) == [2]
+    assert "Traceback" not in worker.log.read_text()
+
+
+def test_f32_servers_that_start_at_once_migrate_once(write: Write, start_new: StartNew, engine: Engine) -> None:
+    drop_all(engine)
+    write(FIRST, "visit", CREATE + SLOWLY)
+    workers = [start_new() for _ in range(3)]
+    for worker in workers:
+        wait_until_ready(worker)
+        assert "ERROR" not in worker.log.read_text()
+    assert list_visits(engine) == [2] and describe(engine)["version"] == FIRST
+    for path in find_files(engine, "") if engine.dialect.name == "sqlite" else []:
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_f33_a_server_whose_migration_fails_says_so_until_it_is_mended(
+    write: Write, start_new: StartNew, start_migrate: Start, engine: Engine
+) -> None:
+    before = describe(engine)
+    write(FIRST, "bad", CREATE + '\n    raise RuntimeError("Ada said no")')
+    worker = start_new()
+    until = time.monotonic() + 60
+    while (answer := get(worker, "/login"))[2] != "60":
+        assert answer[0] == 503 and time.monotonic() < until
+    assert "could not be brought up to date, and nothing in it has changed." in answer[1]
+    assert "Ada said no" not in answer[1] and get(worker, "/healthz")[0] == 200 and read_ready(worker)[0] == 503
+    log = worker.log.read_text()
+    assert "app.schema: The migrations were not applied, and the database is as it was before: Ada said no.\n" in log
+    assert describe(engine) == before
+
+    write(FIRST, "bad", CREATE + "\n    # mended")
+    assert start_migrate().wait(60) == 0
+    wait_until_ready(worker)
+    while get(worker, "/login")[0] != 200:
+        assert time.monotonic() < until
 
 
 # --- SQLite: what a migration has saved by itself is undone by a copy ------------------------------------------------
