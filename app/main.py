@@ -21,7 +21,15 @@ from app.database import Database
 from app.errors import add_error_handlers
 from app.llm import choose_model
 from app.llm.base import LanguageModel
-from app.middleware import BodyLimit, HostCheck, MigrationGate, ProxyHeaders, SameOrigin, SecurityHeaders
+from app.middleware import (
+    BodyLimit,
+    HostCheck,
+    HttpsRedirect,
+    MigrationGate,
+    ProxyHeaders,
+    SameOrigin,
+    SecurityHeaders,
+)
 from app.pages.docs import add_docs
 from app.pages.health import HEALTH_PATHS
 from app.pages.health import router as health_router
@@ -64,10 +72,12 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app.add_middleware(SameOrigin)
     if settings.migrate_on_start:
         app.add_middleware(MigrationGate, catch_up=app.state.catch_up, exempt=HEALTH_PATHS)
+    if settings.ssl_redirect:
+        app.add_middleware(HttpsRedirect, exempt=HEALTH_PATHS)
     app.add_middleware(
         HostCheck, allowed=settings.allowed_hosts, is_production=settings.is_production, exempt=HEALTH_PATHS
     )
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, hsts=settings.hsts_header)
     if settings.trusted_proxy_hops:
         app.add_middleware(ProxyHeaders, hops=settings.trusted_proxy_hops)
     return app

@@ -3,10 +3,10 @@
 import ipaddress
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import URL, Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import respond
@@ -57,16 +57,19 @@ class ProxyHeaders:
 
 
 class SecurityHeaders:
-    """Puts the headers on every answer that does not bring its own."""
+    """Puts the headers on every answer that does not bring its own; the one about HTTPS counts over HTTPS only."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hsts: str = "") -> None:
         self.app = app
+        self.secure_headers = SECURITY_HEADERS | ({"Strict-Transport-Security": hsts} if hsts else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        more = self.secure_headers if scope.get("scheme") == "https" else SECURITY_HEADERS
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in more.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -102,6 +105,22 @@ class HostCheck:
                 name == ours or ours == "*" or (ours[0] == "." and f".{name}".endswith(ours)) for ours in self.allowed
             )
         return self.is_production or name == "localhost" or name.endswith(".localhost") or is_address(name)
+
+
+class HttpsRedirect:
+    """Sends who comes by plain HTTP to HTTPS. Stands behind the host check, so it leads to no other site."""
+
+    def __init__(self, app: ASGIApp, exempt: frozenset[str]) -> None:
+        self.app = app
+        self.exempt = exempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["scheme"] == "https" or scope["path"] in self.exempt:
+            await self.app(scope, receive, send)
+            return
+        url = URL(scope=scope).replace(scheme="https")
+        # 308: a form is sent again as a form.
+        await RedirectResponse(url.replace(port=None) if url.port == 80 else url, 308)(scope, receive, send)
 
 
 class BodyLimit(RequestBodyLimitMiddleware):

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     setup_token: SecretStr = SecretStr("")
     recovery_token: SecretStr = SecretStr("")
 
+    ssl_redirect: bool = False
+    hsts_seconds: int = Field(0, ge=0)
+    hsts_include_subdomains: bool = False
+    hsts_preload: bool = False
+
     database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
     database_pool_size: int = Field(5, ge=1, le=100)
     migrate_on_start: bool = False
@@ -75,6 +80,13 @@ class Settings(BaseSettings):
     @property
     def docs_are_shown(self) -> bool:
         return not self.is_production if self.show_docs is None else self.show_docs
+
+    @property
+    def hsts_header(self) -> str:
+        """Strict-Transport-Security; empty where HTTPS is not promised."""
+        more = {"includeSubDomains": self.hsts_include_subdomains, "preload": self.hsts_preload}
+        words = [f"max-age={self.hsts_seconds}", *(word for word, is_wanted in more.items() if is_wanted)]
+        return "; ".join(words) if self.hsts_seconds else ""
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

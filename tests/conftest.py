@@ -153,7 +153,7 @@ async def known_hash() -> str:
 
 
 @asynccontextmanager
-async def serve(app: FastAPI) -> AsyncIterator[Site]:
+async def serve(app: Any) -> AsyncIterator[Site]:
     """Serve an app over real HTTP, in this event loop, so that tests can hold its model back."""
     with open_listener(socket.AF_INET, ("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, http=Protocol, log_config=None, proxy_headers=False, timeout_graceful_shutdown=1)

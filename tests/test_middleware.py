@@ -10,12 +10,13 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.headers import SECURITY_HEADERS
 from app.main import ROUTERS
 from app.middleware import ProxyHeaders, read_host_name
-from app.pages.health import ALIVE_PATHS
-from tests.conftest import MakeSite, Person, Site
+from app.pages.health import ALIVE_PATHS, HEALTH_PATHS
+from tests.conftest import MakeSite, Person, Site, serve
 
 pytestmark = pytest.mark.anyio
 KEY = "k3Jx9-vLq2Zr7_Tn5WbYc8Hd4Fs6GmPa1Ue0"
@@ -184,6 +185,46 @@ async def test_health_needs_nothing(make_site: MakeSite) -> None:
         assert (response.status_code, response.text) == (200, "ok")
         assert (await visitor.request("HEAD", path)).status_code == 200
     assert (await visitor.get("/readyz")).json() == {"status": "ready"}
+
+
+def over_https(app: ASGIApp) -> ASGIApp:
+    """What a proxy in front tells the server, which the app then finds in the scope."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "scheme": "https"} if scope["type"] == "http" else scope, receive, send)
+
+    return call
+
+
+async def test_browsers_are_told_to_stay_with_https_over_https_only(make_site: MakeSite) -> None:
+    site: Site = await make_site(hsts_seconds=3600, hsts_include_subdomains=True, hsts_preload=True)
+    assert "strict-transport-security" not in (await (await site.visitor()).get("/login")).headers
+    async with serve(over_https(site.app)) as secure:
+        response = await (await secure.visitor()).get("/login")
+    assert response.headers["strict-transport-security"] == "max-age=3600; includeSubDomains; preload"
+    async with serve(over_https((await make_site()).app)) as secure:
+        assert "strict-transport-security" not in (await (await secure.visitor()).get("/login")).headers
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("example.org", "https://example.org/chat/all?q=a%20b&x=%2F"),
+        ("example.org:80", "https://example.org/chat/all?q=a%20b&x=%2F"),
+        ("example.org:8443", "https://example.org:8443/chat/all?q=a%20b&x=%2F"),
+    ],
+)
+async def test_plain_http_is_sent_to_https(make_site: MakeSite, host: str, address: str) -> None:
+    site: Site = await make_site(ssl_redirect=True, allowed_hosts="example.org")
+    visitor = await site.visitor(Host=host)
+    for method in ("GET", "POST"):
+        response = await visitor.request(method, "/chat/all?q=a%20b&x=%2F")
+        assert (response.status_code, response.headers["location"]) == (308, address)
+    assert (await visitor.get("/login", headers={"Host": "evil.example"})).status_code == 400
+    for path in HEALTH_PATHS:
+        assert (await visitor.get(path)).status_code == 200
+    async with serve(over_https(site.app)) as secure:
+        assert (await (await secure.visitor(Host=host)).get("/login")).status_code == 200
 
 
 async def test_a_database_behind_the_code_is_not_ready(site: Site) -> None:
