@@ -12,7 +12,7 @@ What happens is chosen by the last message, or else by the name of the model:
 
 Anything else is answered with «Hello Ada.». `times` lets only the first so many requests of a model name fail.
 GET /log shows what was asked and whether the client hung up; GET /log?model=NAME only that of one model;
-GET /release?model=NAME lets a `gate` go on.
+GET /release?model=NAME lets a `gate` go on. GET /v1/models lists two models, and /401/v1/models answers that status.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 Json = dict[str, Any]
+MODELS = ("wise", "small:latest")
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
 
@@ -64,6 +65,13 @@ class ModelServer:
             case "GET", "/release":
                 self.gates[query["model"]].set()
                 await connection.send_json({})
+            case "GET", path if path.endswith("/v1/models"):
+                status = path.split("/")[1]
+                if status != "v1":
+                    await connection.send_status(int(status), {"body": "<html>"} if status == "200" else {})
+                else:
+                    names = [{"id": name, "object": "model"} for name in MODELS]
+                    await connection.send_json({"object": "list", "data": names})
             case "POST", path if path.endswith("/chat/completions"):
                 await self.complete(connection, headers, json.loads(body))
             case _:

@@ -19,9 +19,18 @@ from app.llm.sse import UnreadableBodyError, choose_parser
 
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
 LONGEST_ERROR = 64_000  # bytes
+LONGEST_LIST = 5_000_000
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # below that it logs whole addresses, passwords included
+
+
+class ModelName(msgspec.Struct):
+    id: str
+
+
+class ModelList(msgspec.Struct):
+    data: list[ModelName]
 
 
 class Endpoint:
@@ -76,10 +85,29 @@ class Endpoint:
             self._options = better
 
     def _post(self, content: bytes) -> AbstractAsyncContextManager[httpx2.Response]:
+        return self._client.stream("POST", self._url, content=content, headers=HEADERS | self._authorise())
+
+    def _authorise(self) -> dict[str, str]:
         if not self._api_key.isascii() or not self._api_key.isprintable():
             raise self._provider.make_error("unauthorized")
-        headers = HEADERS | ({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {})
-        return self._client.stream("POST", self._url, content=content, headers=headers)
+        return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+
+    async def list_models(self) -> list[str]:
+        """Give the names of the models there: a question that costs nothing. Some servers list none."""
+        url = self._url.replace("/chat/completions", "/models")
+        try:
+            async with self._client.stream("GET", url, headers=self._authorise()) as response:
+                body = await read_start(response, LONGEST_LIST)
+        except (httpx2.HTTPError, httpx2.InvalidURL):
+            raise self._provider.make_error("unreachable") from None
+        if response.status_code in (404, 405):
+            return []
+        if response.status_code != 200:
+            raise self._explain(read_problem(response.status_code, response.headers, body))
+        try:
+            return [model.id for model in msgspec.json.decode(body, type=ModelList).data]
+        except msgspec.DecodeError:
+            raise self._provider.make_error("no_such_address") from None
 
     def _explain(self, problem: Problem) -> LLMError:
         log.warning("%s: %s (status %d)", self._provider.name, problem.code, problem.status)
@@ -122,12 +150,12 @@ def leave_out_offence(options: dict[str, object], problem: Problem) -> dict[str,
     return options
 
 
-async def read_start(response: httpx2.Response) -> bytes:
+async def read_start(response: httpx2.Response, length: int = LONGEST_ERROR) -> bytes:
     """An error needs no more than its beginning."""
     body = b""
     async for data in response.aiter_bytes():
         body += data
-        if len(body) > LONGEST_ERROR:
+        if len(body) > length:
             break
     return body
 

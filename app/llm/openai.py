@@ -122,6 +122,10 @@ class OpenAIModel:
         except ValueError:  # an address that nobody can read
             raise self._provider.make_error("unreachable") from None
 
+    async def list_models(self) -> list[str]:
+        """Ask for the names of the models there; none where the server lists none. What fails is an LLMError."""
+        return await (await self._open_endpoint()).list_models()
+
     async def aclose(self) -> None:
         if self._endpoint:
             await self._endpoint.aclose()

@@ -384,3 +384,20 @@ async def test_time_in_which_the_process_was_frozen_does_not_count(monkeypatch: 
     await waiting
     with pytest.raises(TimeoutError):
         await completion.wait_for_news(0.1)
+
+
+async def test_the_models_of_a_server_are_listed(provider: Provider, make_model: MakeModel) -> None:
+    assert await make_model().list_models() == ["wise", "small:latest"]
+    assert await make_model(f"{provider.url}/404/v1").list_models() == []
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, "no_such_address"), (401, "unauthorized"), (500, "provider_error")])
+async def test_a_server_that_does_not_list_its_models_is_explained(
+    provider: Provider, make_model: MakeModel, status: int, code: str
+) -> None:
+    with pytest.raises(LLMError) as error:
+        await make_model(f"{provider.url}/{status}/v1").list_models()
+    assert error.value.code == code
+    assert "secret" not in error.value.message
+    with pytest.raises(LLMError, match="cannot be reached"):
+        await make_model("http://127.0.0.1:1/v1").list_models()
