@@ -1,4 +1,4 @@
-"""The security headers that every answer carries."""
+"""The security headers that every answer carries, and those of what streams."""
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -13,3 +13,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",  # pages are private; static files say otherwise
 }
+
+MEDIA_TYPE = "text/event-stream"
+# Proxies must neither keep nor gather nor recompress what streams.
+STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}

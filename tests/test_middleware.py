@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.headers import SECURITY_HEADERS
 from app.main import ROUTERS
 from app.middleware import ProxyHeaders, read_host_name
-from app.pages.health import ALIVE_PATHS, HEALTH_PATHS
+from app.pages.health import ALIVE_PATHS, HEALTH_PATHS, PIECES, STREAM_PATH
 from tests.conftest import MakeSite, Person, Site, serve
 
 pytestmark = pytest.mark.anyio
@@ -225,6 +225,30 @@ async def test_plain_http_is_sent_to_https(make_site: MakeSite, host: str, addre
         assert (await visitor.get(path)).status_code == 200
     async with serve(over_https(site.app)) as secure:
         assert (await (await secure.visitor(Host=host)).get("/login")).status_code == 200
+
+
+async def test_the_probe_for_streams_comes_in_pieces(site: Site) -> None:
+    visitor = await site.visitor(**{"Accept-Encoding": "gzip"})
+    async with visitor.stream("GET", STREAM_PATH) as response:
+        pieces = [piece async for piece in response.aiter_raw()]
+    assert pieces == [f"data: {number}\n\n".encode() for number in range(PIECES)]
+    assert response.headers["cache-control"] == "no-store, no-transform"
+    assert response.headers["x-accel-buffering"] == "no"
+
+
+async def test_the_probe_is_no_lever(site: Site) -> None:
+    visitor = await site.visitor()
+    answers = await asyncio.gather(*(visitor.get(STREAM_PATH) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [503] * 16
+    assert (await visitor.get(STREAM_PATH)).status_code == 200
+
+
+async def test_the_cookie_of_the_theme_is_sent_over_https_only_once_it_came_there(site: Site) -> None:
+    visitor = await site.visitor()
+    assert "secure" not in (await visitor.post("/theme", data={"theme": "dark"})).headers["set-cookie"].lower()
+    async with serve(over_https(site.app)) as secure:
+        cookie = (await (await secure.visitor()).post("/theme", data={"theme": "dark"})).headers["set-cookie"]
+    assert {"Secure", "HttpOnly", "SameSite=lax"} <= set(cookie.split("; "))
 
 
 async def test_a_database_behind_the_code_is_not_ready(site: Site) -> None:

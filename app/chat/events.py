@@ -14,12 +14,10 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from app.auth.watch import SessionWatch
+from app.headers import MEDIA_TYPE, STREAM_HEADERS
 
-MEDIA_TYPE = "text/event-stream"
 PING = b": ping\n\n"
 SIGNED_OUT = b'event: closed\ndata: {"reason":"signed_out"}\n\n'
-# Proxies must neither keep nor gather nor recompress what streams.
-HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
 WAIT = re.compile(r"\bwait *= *([0-9]{1,9})")
 LONGEST_PATIENCE = 60.0
@@ -32,7 +30,7 @@ def encode_event(name: str, id: int, data: Any) -> bytes:
 
 
 def stream_events(request: Request, events: AsyncGenerator[bytes, None]) -> StreamingResponse:
-    return StreamingResponse(while_signed_in(request, events), media_type=MEDIA_TYPE, headers=HEADERS)
+    return StreamingResponse(while_signed_in(request, events), media_type=MEDIA_TYPE, headers=STREAM_HEADERS)
 
 
 async def while_signed_in(request: Request, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

@@ -43,12 +43,13 @@ async def show_styleguide(request: Request, person: MaybeUser) -> HTMLResponse:
 
 @router.post("/theme")
 async def set_theme(
-    theme: Annotated[Literal["light", "dark", "auto"], Form()], next: Annotated[str, Form()] = "/"
+    request: Request, theme: Annotated[Literal["light", "dark", "auto"], Form()], next: Annotated[str, Form()] = "/"
 ) -> RedirectResponse:
     """Remember the theme in a cookie that the server reads, so that no page flashes in the wrong one."""
     response = RedirectResponse(read_next(next), 303)
     if theme == "auto":
         response.delete_cookie("theme")
     else:
-        response.set_cookie("theme", theme, max_age=31_536_000, samesite="lax")
+        is_secure = request.url.scheme == "https"
+        response.set_cookie("theme", theme, max_age=31_536_000, samesite="lax", httponly=True, secure=is_secure)
     return response
