@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     hsts_seconds: int = Field(0, ge=0)
     hsts_include_subdomains: bool = False
     hsts_preload: bool = False
+    silenced_checks: Annotated[list[str], NoDecode] = []
 
     database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
     database_pool_size: int = Field(5, ge=1, le=100)
@@ -93,6 +94,11 @@ class Settings(BaseSettings):
     def split_hosts(cls, value: object) -> object:
         """Hosts are written with commas between them: «example.org, .example.net»."""
         return [host.strip().lower() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+
+    @field_validator("silenced_checks", mode="before")
+    @classmethod
+    def split_names(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("llm_base_url", "local_llm_url")
     @classmethod

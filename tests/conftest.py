@@ -18,6 +18,7 @@ from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Many tests start processes: they compile what they import once, not each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -166,6 +167,15 @@ async def serve(app: Any) -> AsyncIterator[Site]:
         async with AsyncExitStack() as stack:
             yield Site(app, f"http://127.0.0.1:{listener.getsockname()[1]}", stack)
         await server.shutdown([listener])
+
+
+def over_https(app: ASGIApp) -> ASGIApp:
+    """What a proxy in front tells the server, which the app then finds in the scope."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "scheme": "https"} if scope["type"] == "http" else scope, receive, send)
+
+    return call
 
 
 MakeSite = Callable[..., Any]

@@ -10,13 +10,12 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.headers import SECURITY_HEADERS
 from app.main import ROUTERS
 from app.middleware import ProxyHeaders, read_host_name
 from app.pages.health import ALIVE_PATHS, HEALTH_PATHS, PIECES, STREAM_PATH
-from tests.conftest import MakeSite, Person, Site, serve
+from tests.conftest import MakeSite, Person, Site, over_https, serve
 
 pytestmark = pytest.mark.anyio
 KEY = "k3Jx9-vLq2Zr7_Tn5WbYc8Hd4Fs6GmPa1Ue0"
@@ -185,15 +184,6 @@ async def test_health_needs_nothing(make_site: MakeSite) -> None:
         assert (response.status_code, response.text) == (200, "ok")
         assert (await visitor.request("HEAD", path)).status_code == 200
     assert (await visitor.get("/readyz")).json() == {"status": "ready"}
-
-
-def over_https(app: ASGIApp) -> ASGIApp:
-    """What a proxy in front tells the server, which the app then finds in the scope."""
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "scheme": "https"} if scope["type"] == "http" else scope, receive, send)
-
-    return call
 
 
 async def test_browsers_are_told_to_stay_with_https_over_https_only(make_site: MakeSite) -> None:

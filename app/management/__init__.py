@@ -37,7 +37,7 @@ COMMANDS = {
     # Both load the demo or remove it; the README says what else to delete to be rid of its code.
     "demo": Command("demo", "demo", "Load the demo people and conversations, or remove them"),
     "loaddemo": Command("demo", "demo", "The same as «demo load»"),
-    "check": Command("project", "checks", "Look for mistakes in the settings and the database"),
+    "check": Command("project", "checks", "Look for mistakes in settings, database, host and site"),
     "showsettings": Command("project", "project", "Print every setting, secrets masked"),
     "generate_secret_key": Command("project", "project", "Print a new SECRET_KEY"),
     "secrets": Command("project", "project", "The same as «generate_secret_key»"),

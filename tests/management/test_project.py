@@ -1,8 +1,7 @@
-"""The smaller commands: checks, settings, keys, the shell."""
+"""The smaller commands: settings, keys, the shell."""
 
 import io
 import os
-import re
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -10,13 +9,6 @@ import pytest
 
 from app.settings import ROOT, find_key_fault
 from tests.management.conftest import AddPerson, Oppman, Result
-
-GOOD_KEY = "kJ2-v9Qx_4mTzR7wLpN0sYb8HcUe3DfGaVi6oXtM1qEW"
-MODEL = {"LLM_BASE_URL": "https://models.example.org/v1", "LLM_MODEL": "wise"}
-
-
-def test_a_sound_project_has_no_issues(oppman: Oppman) -> None:
-    assert oppman("check", **MODEL) == Result(0, "System check identified no issues (0 silenced).\n", "")
 
 
 def test_compiled_code_counts_whatever_happens_to_its_dates(run_in: Oppman, project: Path, tmp_path: Path) -> None:
@@ -35,31 +27,6 @@ def test_compiled_code_counts_whatever_happens_to_its_dates(run_in: Oppman, proj
     changed = (project / "app" / "settings.py").read_text().replace("EX_CONFIG = 78", "EX_CONFIG = 79")
     (project / "app" / "settings.py").write_text(changed)
     assert run_in("-c", look).out == "79\n"
-
-
-def test_check_names_what_is_wrong_and_what_to_do(oppman: Oppman) -> None:
-    oppman("migrate", "zero")
-    found = oppman("check")
-    assert "?: (oppman.W001) 1 migration not applied.\n\tHINT: " in found.err
-    assert "(oppman.W002) There is no language model, so nobody gets an answer." in found.err
-    assert found.code == 0
-    assert oppman("check", "--fail-level", "WARNING").code == 1
-    assert oppman("check", DATABASE_URL="postgresql://ada@127.0.0.1:1/x").code == 1
-
-
-def test_check_finds_a_model_that_nobody_can_be_asked_for(oppman: Oppman) -> None:
-    assert "LLM_MODEL is not used" in oppman("check", LLM_MODEL="wise").err
-    assert "not which model to ask there" in oppman("check", LLM_BASE_URL="https://models.example.org/v1").err
-
-
-def test_check_deploy_looks_at_what_strangers_could_do(oppman: Oppman, add_person: AddPerson) -> None:
-    production = {"ENVIRONMENT": "production", "SECRET_KEY": GOOD_KEY, "ALLOWED_HOSTS": "chat.example.org"}
-    careful = oppman("check", "--deploy", ALLOW_SIGNUP="false", **production, **MODEL)
-    assert careful.out == "System check identified no issues (0 silenced).\n"
-
-    add_person("ada@example.com", "Ada")
-    careless = oppman("check", "--deploy", **MODEL).err
-    assert set(re.findall(r"oppman\.[WE]\d+", careless)) == {f"oppman.W01{n}" for n in (0, 1, 2, 3, 4, 6)}
 
 
 def test_settings_are_shown_without_secrets(oppman: Oppman) -> None:
