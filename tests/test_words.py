@@ -36,14 +36,15 @@ from tests.conftest import PASSWORD, Person
 from tests.management.conftest import clean_environment
 
 DOCS = ROOT / "docs"
-PAGES = sorted(page for folder in (".", "docs", "benchmarks", "static") for page in (ROOT / folder).glob("*.md"))
+FOLDERS = (".", "docs", "docs/deploy", "benchmarks", "static")
+PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 NAMED_BLOCK = re.compile(r"^`([\w./-]+)`:\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GOOD_KEY = "k3Jx9-vLq2Zr7_Tn5WbYc8Hd4Fs6GmPa1Ue0"
 
 # Capital words in the docs that are no settings of ours.
 OTHER_NAMES = {
     "COMMANDS", "CONTENT_POLICY", "FORWARDED_ALLOW_IPS", "GET", "LICENSE", "NOTICE", "OLLAMA_CONTEXT_LENGTH",
-    "OPPMAN_PASSWORD", "OPPMAN_SUPERUSER_EMAIL", "OPPMAN_SUPERUSER_PASSWORD", "PAIRS", "PORT",
+    "OPPMAN_PASSWORD", "OPPMAN_SUPERUSER_EMAIL", "OPPMAN_SUPERUSER_PASSWORD", "PAIRS", "PORT", "SITE",
 }  # fmt: skip
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -79,7 +80,7 @@ def list_anchors(page: Path) -> list[str]:
 
 @each_page
 def test_files_that_are_named_exist(page: Path) -> None:
-    folders = "app|benchmarks|docs|migrations|static|templates|tests"
+    folders = "app|benchmarks|deploy|docs|migrations|static|templates|tests"
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text(encoding="utf-8"))
     assert [path for path in named if "/notes/" not in path and not (ROOT / path).exists()] == []
 
@@ -87,7 +88,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 @each_page
 def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
     try:
-        for typed in re.findall(r"oppman\.py ([a-z][^`\n)&|;]*)", page.read_text(encoding="utf-8")):
+        for typed in re.findall(r"""oppman\.py ([a-z](?:"[^"\n]*"|[^`"\n)&|;])*)""", page.read_text(encoding="utf-8")):
             name, *rest = shlex.split(typed, comments=True)
             if name == "help":
                 assert set(rest) <= set(COMMANDS)
@@ -182,7 +183,7 @@ def test_every_setting_of_a_model_is_explained() -> None:
 
 
 def test_the_settings_of_a_server_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (lines,) = list_blocks(read("deploy.md"), "ini")
+    (lines,) = list_blocks(read("deploy/server.md"), "ini")
     settings = read_env(lines, tmp_path, monkeypatch)
     assert settings.is_production
     assert settings.allowed_hosts == ["chat.example.org"]

@@ -430,7 +430,14 @@ def test_code_that_nobody_compiled_is_counted(tmp_path: Path, monkeypatch: pytes
     assert "W034" in [issue.id for issue in issues]
 
 
-GOOD_TOML = 'kill_signal = "SIGTERM"\nkill_timeout = 30\n[http_service]\nforce_https = true\n[[mounts]]\ndestination = "/data"\n'
+GOOD_TOML = """
+kill_signal = "SIGTERM"
+kill_timeout = 30
+[http_service]
+force_https = true
+[[mounts]]
+destination = "/data"
+"""
 GOOD_JSON = {"deploy": {"healthcheckPath": "/readyz", "drainingSeconds": 30}}
 
 
