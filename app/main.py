@@ -67,7 +67,7 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
         add_docs(app)
 
     # The last one added stands outermost.
-    app.add_middleware(BodyLimit, max_body_size=BODY_LENGTH)
+    app.add_middleware(BodyLimit, length=BODY_LENGTH)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SameOrigin)
     if settings.migrate_on_start:

@@ -4,7 +4,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import URL, Headers, MutableHeaders
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -123,17 +123,6 @@ class HttpsRedirect:
         await RedirectResponse(url.replace(port=None) if url.port == 80 else url, 308)(scope, receive, send)
 
 
-class BodyLimit(RequestBodyLimitMiddleware):
-    """Refuses bodies that are too large. Who says so beforehand gets our page, for Starlette's is three bare words."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        announced = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if announced.isdecimal() and int(announced) > self.max_body_size:
-            await respond(Request(scope), 413)(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
 def read_host_name(host: str) -> str | None:
     """Give the name in a Host header without its port, in lower case; None where it is malformed."""
     try:
@@ -168,6 +157,38 @@ class MigrationGate:
             return
         sentence, seconds = (NOT_MIGRATED, "60") if self.catch_up.has_failed else (MIGRATING, "5")
         await respond(Request(scope), 503, sentence, {"Retry-After": seconds})(scope, receive, send)
+
+
+class BodyLimit:
+    """Reads no more of a request than it may have, whatever it says of its length; who reads on gets a 413 page.
+
+    A route that takes more says so, after it has asked who is there: `request.state.body_length = ...`.
+    """
+
+    def __init__(self, app: ASGIApp, length: int) -> None:
+        self.app = app
+        self.length = length
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["body_length"] = self.length
+        claimed = Headers(scope=scope).get("content-length", "")
+        expected, received = int(claimed) if claimed.isdecimal() else 0, 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            if expected > state["body_length"]:
+                raise HTTPException(413)
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > state["body_length"]:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, receive_within_limit, send)
 
 
 class SameOrigin:
