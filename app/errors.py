@@ -17,6 +17,7 @@ from app.auth.passwords import BusyError
 from app.database import UNAVAILABLE, is_full, lacks_table
 from app.headers import SECURITY_HEADERS
 from app.schema import read_standing
+from app.storage import StorageError
 from app.templating import render_page, url_for_request
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, answer_clash)
     app.add_exception_handler(StaleDataError, answer_gone)
     app.add_exception_handler(BusyError, answer_busy)
+    app.add_exception_handler(StorageError, answer_no_storage)
     app.add_exception_handler(Exception, answer_failure)
 
 
@@ -157,6 +159,10 @@ async def answer_gone(request: Request, error: Exception) -> Response:
 async def answer_busy(request: Request, error: Exception) -> Response:
     sentence = "Too many people sign in at this moment. Try again in a few seconds."
     return respond(request, 503, sentence, {"Retry-After": "3"})
+
+
+async def answer_no_storage(request: Request, error: Exception) -> Response:
+    return respond(request, 503, str(error), {"Retry-After": "5"})
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:

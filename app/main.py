@@ -37,6 +37,7 @@ from app.pages.routes import router as pages_router
 from app.schema import CatchUp
 from app.settings import Settings, load_settings
 from app.static import serve_static
+from app.storage import choose_storage
 from app.templating import environment
 
 BODY_LENGTH = 1_000_000  # bytes of a request: the longest question fits three times
@@ -56,6 +57,7 @@ def create_app(settings: Settings, model: LanguageModel | None = None) -> FastAP
     app.state.answers = Answers(
         app.state.database, app.state.model, settings.llm_system_prompt, settings.llm_answer_timeout
     )
+    app.state.storage = choose_storage(settings)
     environment.filters["markdown"] = markdown.render
 
     add_error_handlers(app)

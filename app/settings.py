@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +17,7 @@ ENV_FILE = ROOT / ".env"
 EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
 DEVELOPMENT_KEY = "insecure-development-key"
 SECRET_KEY_LENGTH = 32
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]*)?")
 HOST = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+")
 WORDS = {  # ours, for the faults that pydantic describes in a programmer's words
     "bool_parsing": "must be true or false",
@@ -55,6 +56,12 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("sqlite:///db.sqlite3")
     database_pool_size: int = Field(5, ge=1, le=100)
     migrate_on_start: bool = False
+
+    uploads: str = ""
+    s3_endpoint: str = ""
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
 
     llm_base_url: str = ""
     llm_api_key: SecretStr = SecretStr("")
@@ -100,9 +107,9 @@ class Settings(BaseSettings):
     def split_names(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
-    @field_validator("llm_base_url", "local_llm_url")
+    @field_validator("llm_base_url", "local_llm_url", "s3_endpoint")
     @classmethod
-    def check_address(cls, value: str) -> str:
+    def check_address(cls, value: str, field: ValidationInfo) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         try:
@@ -111,8 +118,16 @@ class Settings(BaseSettings):
         except ValueError:
             is_whole = False
         if value and not is_whole:
-            raise ValueError("is no whole address. Write it like http://localhost:11434/v1")
+            example = "https://s3.example.org" if field.field_name == "s3_endpoint" else "http://localhost:11434/v1"
+            raise ValueError(f"is no whole address. Write it like {example}")
         return value.rstrip("/")
+
+    @field_validator("uploads")
+    @classmethod
+    def check_uploads(cls, value: str) -> str:
+        if "://" in value and not BUCKET.fullmatch(value):
+            raise ValueError("must be a folder, a bucket such as s3://name or s3://name/folder, or off")
+        return value
 
     @field_validator("environment", "local_llm", mode="before")
     @classmethod
@@ -146,6 +161,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} is the same as {others[text]}. Make another: python oppman.py secrets")
             if text:
                 others[text] = name
+        return self
+
+    @model_validator(mode="after")
+    def check_bucket_keys(self) -> "Settings":
+        if self.uploads.startswith("s3://") and not (self.s3_access_key and self.s3_secret_key):
+            raise ValueError(
+                "UPLOADS names a bucket, which opens with a key. Set S3_ACCESS_KEY and S3_SECRET_KEY, too."
+            )
         return self
 
 

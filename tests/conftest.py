@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Settings come from here alone: a developer's .env must not change a test.
 os.environ |= {"ENVIRONMENT": "development", "DATABASE_URL": "sqlite:///tests/never.sqlite3", "LOCAL_LLM": "off"}
+os.environ["UPLOADS"] = "off"  # nothing is written into the project's folder
 
 from app.auth import service as people
 from app.auth.models import User
@@ -33,6 +34,7 @@ from app.main import create_app
 from app.management.protocol import Protocol
 from app.management.server import open_listener
 from app.settings import ROOT, Settings, load_settings
+from tests.bucket import bucket, buckets  # noqa: F401 (fixtures for all)
 from tests.postgres import postgres_databases
 from tests.provider import provider, server_url  # noqa: F401 (fixtures for all)
 

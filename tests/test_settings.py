@@ -34,15 +34,15 @@ def test_a_server_ends_with_the_same_code() -> None:
 
 def test_the_example_file_names_every_setting() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    named = [match[1].lower() for line in lines if (match := re.match(r"([A-Z_]+)=", line))]
+    named = [match[1].lower() for line in lines if (match := re.match(r"([A-Z0-9_]+)=", line))]
     assert sorted(named) == sorted(Settings.model_fields)
 
 
 def test_the_example_file_is_a_working_env_file() -> None:
     settings = Settings(_env_file=ROOT / ".env.example")
-    assert settings.model_dump(exclude={"database_url", "local_llm"}) == Settings.model_construct(
+    assert settings.model_dump(exclude={"database_url", "local_llm", "uploads"}) == Settings.model_construct(
         **{name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
-    ).model_dump(exclude={"database_url", "local_llm"})
+    ).model_dump(exclude={"database_url", "local_llm", "uploads"})
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,12 @@ def test_the_example_file_is_a_working_env_file() -> None:
         ({"ALLOWED_HOSTS": "example.org, http://a.example"}, "'http://a.example' is no host name"),
         ({"LLM_MAX_TOKENS": "many"}, "LLM_MAX_TOKENS: must be a whole number."),
         ({"DATABASE_POOL_SIZE": "0"}, "must be at least 1"),
+        ({"UPLOADS": "gs://bucket"}, "UPLOADS: must be a folder, a bucket such as s3://name"),
+        ({"UPLOADS": "s3://"}, "UPLOADS: must be"),
+        ({"UPLOADS": "s3://bucket", "S3_ACCESS_KEY": "key"}, "Set S3_ACCESS_KEY and S3_SECRET_KEY, too."),
+        ({"UPLOADS": "s3://bucket", "S3_SECRET_KEY": "hunter2"}, "Set S3_ACCESS_KEY and S3_SECRET_KEY, too."),
+        ({"S3_ENDPOINT": "objects.example.org"}, "S3_ENDPOINT: must begin with http:// or https://"),
+        ({"S3_ENDPOINT": "https://"}, "Write it like https://s3.example.org"),
         ({"LOCAL_LLM": "perhaps"}, "must be 'auto', 'on' or 'off'"),
     ],
 )
