@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from markupsafe import Markup
 from starlette.requests import Request
 from wtforms import BooleanField, Form, PasswordField, StringField  # type: ignore[import-untyped]
 from wtforms.validators import InputRequired, ValidationError  # type: ignore[import-untyped]
@@ -10,6 +11,7 @@ from app.admin_view import AdminView, speak_plainly
 from app.auth import service
 from app.auth.models import User
 from app.auth.passwords import find_password_fault
+from app.templating import url_for_request
 
 BOX = {"class": "form-control"}
 SECRET = {"class": "form-control", "autocomplete": "new-password"}
@@ -61,19 +63,29 @@ class ChangePersonForm(PersonForm):
     password = None
 
 
+def draw_picture(user: User, name: str, request: Request) -> Markup:
+    if not user.picture_id:
+        return Markup()
+    address = url_for_request(request, "show_picture", picture_id=user.picture_id)
+    return Markup('<img class="avatar" src="{}" alt="">').format(address)
+
+
 class PersonView(AdminView, model=User):
     name = "person"
     name_plural = "People"
     icon = "fa-solid fa-user"
 
-    column_list: ClassVar = ["email", "name", "is_active", "is_staff", "is_superuser", "created_at"]
+    column_export_list: ClassVar = ["id", "email", "name", "is_active", "is_staff", "is_superuser", "created_at"]
+    column_list: ClassVar = ["email", "name", "picture_id", *column_export_list[3:]]
     column_details_list: ClassVar = ["id", *column_list]
-    column_export_list: ClassVar = column_details_list
+    column_formatters: ClassVar = {"picture_id": draw_picture}
+    column_formatters_detail: ClassVar = column_formatters
     column_searchable_list: ClassVar = ["email", "name"]
-    column_sortable_list: ClassVar = column_list
+    column_sortable_list: ClassVar = column_export_list[1:]
     column_default_sort: ClassVar = ("created_at", True)
     column_labels: ClassVar = {
         "id": "Id",
+        "picture_id": "Picture",
         "email": "E-mail",
         "name": "Name",
         "is_active": "Active",
@@ -105,4 +117,4 @@ class PersonView(AdminView, model=User):
         user: User = await self.get_thing(pk)
         with speak_plainly(service.AccountError):
             async with request.app.state.database.session() as session:
-                await service.delete_user(session, request.state.person, user)
+                await service.delete_user(session, request.app.state.storage, request.state.person, user)

@@ -28,6 +28,8 @@ class User(SQLModel, table=True):
     is_staff: bool = False
     is_superuser: bool = False
     is_verified: bool = False
+    # A file of theirs. No foreign key: it would close a circle, since the file's owner is one already.
+    picture_id: UUID | None = None
     created_at: datetime = Field(default_factory=now, sa_type=UTCDateTime)
 
     def __str__(self) -> str:

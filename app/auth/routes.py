@@ -1,6 +1,7 @@
 """Sign in, sign up, sign out, and a person's own settings."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Form, Request
 from fastapi.security import OAuth2PasswordRequestForm
@@ -9,17 +10,22 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.auth import service
+from app.auth import pictures, service
 from app.auth.dependencies import CurrentUser, MaybeUser
 from app.auth.models import EMAIL_LENGTH, User
 from app.auth.redirects import read_next
 from app.auth.users import CookieBackend, PeopleDep, SessionsDep
 from app.database import SessionDep
+from app.files.images import ImageError
+from app.files.responses import send_file
+from app.files.uploads import UploadError, UploadTooLargeError, open_upload
+from app.storage import StorageError
 from app.templating import render_page, url_for_request
 
 router = APIRouter(include_in_schema=False)
 
 Text = Annotated[str, Form(max_length=1000)]
+PICTURE_LENGTH = 10_000_000  # bytes of an upload: a phone's largest fits
 NO_MATCH = "That e-mail and password do not match."
 
 
@@ -94,6 +100,8 @@ SAVED = {
     "profile": "Your profile is saved.",
     "password": "Your password is changed. Everywhere else you are signed out.",
     "sessions": "Everywhere else you are signed out.",
+    "picture": "Your picture is saved.",
+    "no-picture": "Your picture is gone.",
 }
 
 
@@ -109,6 +117,36 @@ async def update_profile(
     except service.AccountError as error:
         return await show_settings_page(request, session, person, {error.field: str(error)})
     return back_to_settings(request, "profile")
+
+
+@router.post("/settings/picture", response_model=None)
+async def change_picture(request: Request, session: SessionDep, person: CurrentUser) -> Response:
+    """Take a new picture. The form is read here, not by FastAPI, which would do it before it asks who is there."""
+    storage = request.app.state.storage
+    if storage.fault:
+        return await show_settings_page(request, session, person, {"form": storage.fault}, status=409)
+    await session.commit()  # no connection is kept while the picture arrives
+    try:
+        async with open_upload(request, "picture", PICTURE_LENGTH) as upload:
+            await pictures.set_picture(session, storage, person, upload)
+    except (UploadError, ImageError, StorageError) as error:
+        status = {UploadTooLargeError: 413, StorageError: 503}.get(type(error), 422)
+        return await show_settings_page(request, session, person, {"picture": str(error)}, status=status)
+    return back_to_settings(request, "picture")
+
+
+@router.post("/settings/picture/remove")
+async def remove_picture(request: Request, session: SessionDep, person: CurrentUser) -> Response:
+    await pictures.remove_picture(session, request.app.state.storage, person)
+    return back_to_settings(request, "no-picture")
+
+
+@router.get("/pictures/{picture_id}", response_model=None)
+async def show_picture(request: Request, session: SessionDep, person: CurrentUser, picture_id: UUID) -> Response:
+    file = await pictures.get_picture(session, person, picture_id)
+    if file is None:
+        raise HTTPException(404)
+    return send_file(request, request.app.state.storage, file)
 
 
 @router.post("/settings/password", response_model=None)
@@ -160,9 +198,20 @@ async def show_settings_page(
     person: User,
     errors: dict[str, str] | None = None,
     saved: str | None = None,
+    status: int | None = None,
 ) -> HTMLResponse:
     count = await service.count_sessions(session, person)
-    return show_form(request, "auth/settings.html", {"name": person.name}, errors, saved=saved, session_count=count)
+    page = show_form(
+        request,
+        "auth/settings.html",
+        {"name": person.name},
+        errors,
+        saved=saved,
+        session_count=count,
+        storage_fault=request.app.state.storage.fault,
+    )
+    page.status_code = status or page.status_code
+    return page
 
 
 def back_to_settings(request: Request, saved: str) -> Response:

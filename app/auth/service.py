@@ -14,6 +14,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.auth.models import EMAIL_LENGTH, NAME_LENGTH, AccessToken, TokenKind, User
 from app.auth.passwords import check_password, find_password_fault, hash_password
 from app.database import now
+from app.files.service import delete_bytes, list_files
+from app.storage import Storage
 
 SESSION_LIFETIME = timedelta(days=14)
 API_TOKEN_LIFETIME = timedelta(days=365)
@@ -153,12 +155,14 @@ async def update_user(
     await session.commit()
 
 
-async def delete_user(session: AsyncSession, editor: User, user: User) -> None:
+async def delete_user(session: AsyncSession, storage: Storage, editor: User, user: User) -> None:
     """Take somebody away, and all that is theirs."""
     if editor.id == user.id:
         raise AccountError("email", "This is your own account: only another superuser can delete it.")
+    theirs = await list_files(session, [user.id])
     await session.delete(user)
     await session.commit()
+    await delete_bytes(storage, theirs)
 
 
 async def create_token(session: AsyncSession, user_id: UUID, kind: TokenKind) -> tuple[str, AccessToken]:

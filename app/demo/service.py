@@ -13,6 +13,8 @@ from app.auth.service import create_user, get_user_by_email
 from app.chat.models import Conversation, Message
 from app.database import now
 from app.demo.conversations import CONVERSATIONS, Example
+from app.files.service import delete_bytes, list_files
+from app.storage import Storage
 
 PEOPLE = (("ada@example.com", "Ada"), ("bob@example.com", "Bob"))
 LABEL = "Demo text, written by hand"
@@ -91,7 +93,10 @@ async def count_demo(session: AsyncSession) -> Counts:
     return Counts(len((await session.exec(people)).all()), (await session.exec(conversations)).one())
 
 
-async def remove_demo(session: AsyncSession) -> None:
-    """Delete the demo people; the database deletes what is theirs."""
-    await session.exec(delete(User).where(col(User.email).in_([email for email, _ in PEOPLE])))
+async def remove_demo(session: AsyncSession, storage: Storage) -> None:
+    """Delete the demo people; the database deletes what is theirs, and the storage their files."""
+    people = col(User.email).in_([email for email, _ in PEOPLE])
+    files = await list_files(session, await session.exec(select(User.id).where(people)))
+    await session.exec(delete(User).where(people))
     await session.commit()
+    await delete_bytes(storage, files)

@@ -6,6 +6,8 @@ from app.management.console import console, how_to
 from app.management.quickstart import describe_account, tell
 from app.management.session import run_with_session
 from app.management.users import make_password
+from app.settings import load_settings
+from app.storage import choose_storage
 
 
 @command(argument("action", choices=["load", "remove"], help="remove deletes all that the demo people have"), NOINPUT)
@@ -20,7 +22,8 @@ def demo(action: str, *, noinput: bool = False) -> None:
         return
     what = f"{counts.people} demo people and their {counts.conversations} conversations"
     confirm(f"Delete {what}", noinput)
-    run_with_session(remove_demo)
+    storage = choose_storage(load_settings())
+    run_with_session(lambda session: remove_demo(session, storage))
     console.say(f"Deleted {what}.")
 
 

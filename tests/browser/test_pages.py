@@ -1,5 +1,6 @@
 """Every page, light and dark: accessible by axe's rules, nothing sticking out on a small phone, no errors."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from app.llm.scripted import ScriptedModel
 from tests.browser.conftest import OpenPage
 from tests.browser.test_chat import ANSWER, expect, send
 from tests.conftest import MakeSite, Site
+from tests.files.pictures import draw
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -28,7 +30,7 @@ async def check(page: "Page") -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_pages_are_accessible(make_site: MakeSite, open_page: OpenPage, scheme: str) -> None:
-    site: Site = await make_site(ScriptedModel(*ANSWER))
+    site: Site = await make_site(ScriptedModel(*ANSWER), uploads="")  # with the form for a picture
     for name, paths in ((None, PUBLIC), ("ada", PRIVATE)):
         page = await open_page(site, name, color_scheme=scheme, expects=("404",))
         for path in paths:
@@ -42,7 +44,8 @@ async def test_pages_are_accessible(make_site: MakeSite, open_page: OpenPage, sc
 
 async def test_nothing_sticks_out_on_the_smallest_phone(make_site: MakeSite, open_page: OpenPage) -> None:
     site: Site = await make_site(
-        ScriptedModel(*ANSWER, "\n\n" + "x" * 300 + "\n\n| " + "wide | " * 40 + "\n" + "| --- " * 40 + "|\n")
+        ScriptedModel(*ANSWER, "\n\n" + "x" * 300 + "\n\n| " + "wide | " * 40 + "\n" + "| --- " * 40 + "|\n"),
+        uploads="",
     )
     for name, paths in ((None, PUBLIC), ("ada", PRIVATE)):
         page = await open_page(site, name, viewport={"width": 320, "height": 640}, expects=("404",))
@@ -54,6 +57,24 @@ async def test_nothing_sticks_out_on_the_smallest_phone(make_site: MakeSite, ope
     await page.get_by_role("button", name="Send message").click()
     await page.get_by_role("button", name="Copy answer").wait_for()
     assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+async def test_a_picture_is_put_and_removed_without_a_script(
+    make_site: MakeSite, open_page: OpenPage, tmp_path: Path
+) -> None:
+    site: Site = await make_site(uploads=str(tmp_path / "uploads"))
+    page = await open_page(site, "ada", java_script_enabled=False, expects=("413", "422"))
+    (tmp_path / "me.jpg").write_bytes(draw("JPEG"))
+    (tmp_path / "film.jpg").write_bytes(draw("JPEG").ljust(40_000_000, b"\0"))
+    await page.goto("/settings")
+    for name, said in (("film.jpg", "larger than 10 MB"), ("me.jpg", "Your picture is saved.")):
+        await page.get_by_label("New picture").set_input_files(tmp_path / name)
+        await page.get_by_role("button", name="Save picture").click()
+        await expect(page.locator("main")).to_contain_text(said)
+    for image in await page.locator("img.avatar").all():
+        assert await image.evaluate("image => image.naturalWidth") == 256
+    await page.get_by_role("button", name="Remove picture").click()
+    await expect(page.locator("img.avatar")).to_have_count(0)
 
 
 async def test_the_first_tab_leads_to_the_content(site: Site, open_page: OpenPage) -> None:

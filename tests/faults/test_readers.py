@@ -16,6 +16,7 @@ from app.auth import service as people
 from app.chat.models import Message
 from app.llm.scripted import ScriptedModel
 from app.management import protocol
+from app.storage import NoStorage
 from tests.chat.reading import JSON, asking, follow, text_of, wait_until_ended
 from tests.conftest import MakeSite, Person, Site
 from tests.faults.conftest import API, begin
@@ -145,7 +146,7 @@ async def test_f38_of_a_deleted_account_nothing_comes_back(make_site: MakeSite) 
     async with asking(ada, "/chat") as events:
         await anext(events)
         async with site.session() as session:
-            await people.delete_user(session, grace.user, ada.user)
+            await people.delete_user(session, NoStorage(""), grace.user, ada.user)
         async with asyncio.timeout(10):
             last = [event async for event in events][-1]
     assert (last.name, last.data) == ("closed", {"reason": "signed_out"}) or last.data["status"] == "deleted"

@@ -25,7 +25,7 @@ def list_tests(path: str) -> set[str]:
 def test_no_fault_is_missing() -> None:
     rows = read_rows()
     assert list(rows) == [f"F{number:02}" for number in range(1, 39)]
-    assert [fault for fault, tests in rows.items() if not TEST.search(tests)] == ["F34"]
+    assert [fault for fault, tests in rows.items() if not TEST.search(tests)] == []
 
 
 def test_every_promise_is_proven() -> None:

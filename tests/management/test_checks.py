@@ -40,6 +40,7 @@ CAREFUL = {
     "ALLOW_SIGNUP": "false",
     "SHOW_DOCS": "false",
     "SSL_REDIRECT": "true",
+    "UPLOADS": "off",
     "HSTS_SECONDS": "31536000",
     "HSTS_INCLUDE_SUBDOMAINS": "true",
     "HSTS_PRELOAD": "true",
@@ -630,3 +631,11 @@ def test_an_address_that_is_none_is_refused(oppman: Oppman, url: str) -> None:
     refused = oppman("check", "--url", url)
     assert refused.code == 1
     assert refused.err == f"CommandError: {url!r} is no address of a site. Write it like https://chat.example.org\n"
+
+
+def test_check_says_where_no_files_can_be_kept(oppman: Oppman, tmp_path: Path) -> None:
+    production = {"ENVIRONMENT": "production", "SECRET_KEY": GOOD_KEY, **MODEL}
+    (tmp_path / "file").touch()
+    assert "(oppman.W005) This site has no place for files yet." in oppman("check", UPLOADS="", **production).err
+    assert "(oppman.W005) This site cannot write" in oppman("check", UPLOADS=str(tmp_path / "file"), **production).err
+    assert "no issues" in oppman("check", UPLOADS=str(tmp_path / "uploads"), **production).out

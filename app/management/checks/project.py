@@ -10,6 +10,7 @@ from app.management.commands import CommandError
 from app.management.console import how_to
 from app.management.migrations import list_applied, list_migrations, load_graph
 from app.management.server import has_provider, wants_local_model
+from app.storage import choose_storage
 
 
 @reports("E001", "W001", tag="database", deploy=False)
@@ -44,3 +45,9 @@ def check_model(subject: Subject) -> Iterator[Issue]:
 def check_env_file(subject: Subject) -> Iterator[Issue]:
     if has_readable_secrets():
         yield Issue("W003", ".env holds secrets, and others on this machine may read it.", "Type: chmod 600 .env")
+
+
+@reports("W005", tag="files", deploy=False)
+def check_storage(subject: Subject) -> Iterator[Issue]:
+    if (fault := choose_storage(subject.settings).fault) and subject.settings.uploads != "off":
+        yield Issue("W005", fault, "Set UPLOADS to a folder that stays, or to a bucket; or to off.")
