@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from app.auth.dependencies import NotSignedInError
 from app.auth.passwords import BusyError
 from app.database import UNAVAILABLE, is_full, lacks_table
+from app.files.images import ImageError
+from app.files.uploads import UploadError
 from app.headers import SECURITY_HEADERS
 from app.schema import read_standing
 from app.storage import StorageError
@@ -63,7 +65,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, answer_clash)
     app.add_exception_handler(StaleDataError, answer_gone)
     app.add_exception_handler(BusyError, answer_busy)
-    app.add_exception_handler(StorageError, answer_no_storage)
+    for fault in (StorageError, UploadError, ImageError):
+        app.add_exception_handler(fault, answer_file_error)
     app.add_exception_handler(Exception, answer_failure)
 
 
@@ -161,8 +164,9 @@ async def answer_busy(request: Request, error: Exception) -> Response:
     return respond(request, 503, sentence, {"Retry-After": "3"})
 
 
-async def answer_no_storage(request: Request, error: Exception) -> Response:
-    return respond(request, 503, str(error), {"Retry-After": "5"})
+async def answer_file_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StorageError | UploadError | ImageError)
+    return respond(request, error.status, str(error), {"Retry-After": "5"} if error.status == 503 else None)
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:

@@ -18,7 +18,7 @@ from app.auth.users import CookieBackend, PeopleDep, SessionsDep
 from app.database import SessionDep
 from app.files.images import ImageError
 from app.files.responses import send_file
-from app.files.uploads import UploadError, UploadTooLargeError, open_upload
+from app.files.uploads import UploadError, open_upload
 from app.storage import StorageError
 from app.templating import render_page, url_for_request
 
@@ -130,8 +130,7 @@ async def change_picture(request: Request, session: SessionDep, person: CurrentU
         async with open_upload(request, "picture", PICTURE_LENGTH) as upload:
             await pictures.set_picture(session, storage, person, upload)
     except (UploadError, ImageError, StorageError) as error:
-        status = {UploadTooLargeError: 413, StorageError: 503}.get(type(error), 422)
-        return await show_settings_page(request, session, person, {"picture": str(error)}, status=status)
+        return await show_settings_page(request, session, person, {"picture": str(error)}, status=error.status)
     return back_to_settings(request, "picture")
 
 

@@ -31,6 +31,8 @@ _places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakK
 class ImageError(Exception):
     """What was sent is no picture that can be taken: a sentence for the person."""
 
+    status = 422
+
 
 async def make_square(upload: BinaryIO) -> bytes:
     """Draw a square WebP of somebody's picture, in a thread, and one after the other."""

@@ -14,9 +14,11 @@ FRAME_LENGTH = 10_000  # bytes of a form around its file
 class UploadError(Exception):
     """A form without the file that it is for: a sentence for the person."""
 
+    status = 422
+
 
 class UploadTooLargeError(UploadError):
-    pass
+    status = 413
 
 
 @asynccontextmanager

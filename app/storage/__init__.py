@@ -24,6 +24,8 @@ READ_ONLY = "This site cannot write to its folder for files. Its owner sets UPLO
 class StorageError(Exception):
     """Files cannot be kept or read at this moment: a sentence for the person. The log knows more."""
 
+    status = 503
+
 
 class Storage(Protocol):
     fault: str | None  # why nothing can be kept here, in a sentence; None where it can
