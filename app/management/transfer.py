@@ -71,8 +71,11 @@ def connect(url: URL, *, snapshot: bool = False) -> Iterator[Connection]:
         event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
         event.listen(engine, "begin", lambda it: it.exec_driver_sql("BEGIN" if snapshot else "BEGIN IMMEDIATE"))
     else:
-        limits = {"prepare_threshold": None, "connect_timeout": WAIT_SECONDS}
-        engine = create_engine(url, connect_args=limits, poolclass=NullPool, hide_parameters=True)
+        from app.postgresql import connect_options
+
+        engine = create_engine(
+            url, connect_args=connect_options(WAIT_SECONDS), poolclass=NullPool, hide_parameters=True
+        )
         if snapshot:
             engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with readable_faults(), engine.connect() as connection:

@@ -118,11 +118,3 @@ async def test_the_app_believes_the_proxy_and_not_its_client(
         assert sent_on.headers["location"].startswith(f"{url}/")
         assert "default-src 'none'" in sent_on.headers["content-security-policy"]
         assert "nginx/" not in sent_on.headers.get("server", "")
-
-
-async def test_what_is_far_too_big_is_refused(
-    start_proxy: StartProxy, start_worker: StartWorker, ada_anywhere: Client
-) -> None:
-    url = start_proxy(start_worker())
-    async with visit(url, ada_anywhere) as client:
-        assert (await client.post("/chat", content=b"x" * 11_000_000)).status_code == 413
