@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -53,8 +54,12 @@ def buckets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
     with subprocess.Popen([program, "serve", "s3", *options, folder], stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stderr)))
+        # What it says later is read and thrown away: a full pipe would hold it up.
+        reading = Thread(target=server.stderr.read)
+        reading.start()
         yield Buckets(found[0], folder)
         server.terminate()
+        reading.join()
 
 
 @pytest.fixture

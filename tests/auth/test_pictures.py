@@ -249,6 +249,7 @@ async def ada_and_talk(local_site: Site) -> AsyncIterator[tuple[Person, Any]]:
     yield ada, talk
     for writer in writers:
         writer.close()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 MULTIPART = "Content-Type: multipart/form-data; boundary=x"

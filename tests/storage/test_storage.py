@@ -166,18 +166,23 @@ async def test_keys_of_the_environment_are_not_mixed_in(bucket: Bucket, monkeypa
 
 
 @asynccontextmanager
-async def server(answer: "asyncio.Future[bytes] | bytes") -> AsyncIterator[str]:
+async def server(answer: bytes | None) -> AsyncIterator[str]:
     """A server that says the same to everybody, or nothing for ever."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links.append(writer)
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer if isinstance(answer, bytes) else await answer)
-        writer.close()
+        if answer is not None:
+            writer.write(answer)
+            writer.close()
+
+    links: list[asyncio.StreamWriter] = []
 
     async with await asyncio.start_server(serve, "127.0.0.1") as listening:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        if isinstance(answer, asyncio.Future):
-            answer.cancel()
+        for link in links:
+            link.close()
+        await asyncio.gather(*(link.wait_closed() for link in links), return_exceptions=True)
 
 
 async def test_a_bucket_that_is_away_is_one_sentence(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,7 +199,7 @@ async def test_a_bucket_that_says_nothing_is_given_up(
     bucket: Bucket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "SECONDS", 0.3)
-    async with server(asyncio.get_running_loop().create_future()) as hanging:
+    async with server(None) as hanging:
         storage = choose_storage(Settings(**bucket.settings(s3_endpoint=hanging)))
         assert isinstance(storage, S3Storage)
         async with asyncio.timeout(10):
