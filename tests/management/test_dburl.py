@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.management import dburl as module
+from app.settings import ROOT
 from tests.management.conftest import Oppman
 from tests.postgres import Server, postgres_databases, show
 
@@ -121,3 +122,10 @@ def test_migrations_take_a_password_with_everything_in_it(oppman: Oppman, url: s
     assert "%25" in url
     assert "Applying 0001_start... OK" in oppman("migrate", DATABASE_URL=url).out
     assert "[X] 0001_start" in oppman("showmigrations", DATABASE_URL=url).out
+
+
+def test_the_page_shows_what_is_printed(oppman: Oppman) -> None:
+    page = (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    typed = re.search(r'oppman\.py dburl "(.+)"\n```\n\n```\n(.+?)```', page, re.DOTALL)
+    assert typed
+    assert oppman("dburl", typed[1]).out == typed[2]
