@@ -80,6 +80,12 @@ class Server:
         self._create(f"{name} TEMPLATE {self.template}")
         return self._url(name)
 
+    def make_empty(self) -> str:
+        """Make a database without tables."""
+        name = f"empty_{uuid4().hex[:12]}"
+        self._create(name)
+        return self._url(name)
+
     def past_pooler(self, url: str) -> str:
         """Give the address of the same database without the pooler in between."""
         assert self.control
