@@ -87,10 +87,10 @@ def run(command: Sequence[str], env: dict[str, str], folder: Path = ROOT) -> str
 
 
 @contextmanager
-def serve(command: Sequence[str], env: dict[str, str]) -> Iterator[Server]:
+def serve(command: Sequence[str], env: dict[str, str], launcher: Sequence[str] = ()) -> Iterator[Server]:
     """Run a server that prints its address, and end it with everything that it has started."""
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [*launcher, sys.executable, *command],
         cwd=ROOT,
         env=env,
         text=True,
@@ -137,8 +137,8 @@ def serve_bare(folder: Path, llm: dict[str, str]) -> Iterator[Server]:
 
 
 @contextmanager
-def serve_app(env: dict[str, str], *flags: str) -> Iterator[Server]:
-    with serve(["oppman.py", "runserver", *flags, "127.0.0.1:0"], env) as server:
+def serve_app(env: dict[str, str], *flags: str, launcher: Sequence[str] = ()) -> Iterator[Server]:
+    with serve(["oppman.py", "runserver", *flags, "127.0.0.1:0"], env, launcher) as server:
         yield server
 
 

@@ -1,6 +1,6 @@
 """What a start costs: processor time, waiting, memory, and where the imports spend it; the help against Django's.
 
-    uv run benchmarks/start.py          about a minute
+    uv run benchmarks/start.py          about two minutes
 
 Every figure is the lowest of several runs, with bytecode that an earlier run has written (into a folder of its own,
 so that it counts although PYTHONDONTWRITEBYTECODE may be set). The first start after an installation compiles, too;
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from servers import (
     ROOT,
     Server,
@@ -34,10 +35,16 @@ from servers import (
     sign_in,
 )
 
+sys.path.append(str(ROOT))
+from tests.hosts.groups import Group
+
 REPEATS = 5
-SECONDS = 240  # after which something is broken
+SECONDS = 400  # after which something is broken
 SECONDS_OF_REST = 2
+CHATS = 200
 SHOWN_PACKAGES = 14
+SLICES = ((512, 28), (256, 14.1))  # MB, and the percentage of a core that comes with them
+JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@"'
 # As runserver imports: without looking for garbage meanwhile. Nor does tidying up at the end belong to a start.
 IMPORT = "import gc, os; gc.disable(); import {}; os._exit(0)"
 APP = [sys.executable, "-c", IMPORT.format("app.main")]
@@ -62,6 +69,7 @@ def main(folder: Path) -> None:
         with serve_app(env, "--noreload") as server:
             headers = {"Cookie": sign_in(server), "Accept": "text/html"}
         compare_starts(env, headers, first)
+        show_small_hosts(env)
         show_memory(env, headers)
     compare_help(env, folder)
     show_imports(env)
@@ -93,10 +101,30 @@ def take_turns(measures: dict[str, Callable[[], Time]]) -> dict[str, Time]:
     return {name: Time(min(one.cpu for one in of), min(one.wall for one in of)) for name, of in times.items()}
 
 
-def time_start(env: dict[str, str], path: str, headers: dict[str, str], *flags: str) -> Time:
+def show_small_hosts(env: dict[str, str]) -> None:
+    """As tests/hosts plays a free host, with its limits of memory and processor."""
+    rows = []
+    for memory, cpu in SLICES:
+        try:
+            group = Group()
+        except pytest.skip.Exception as missing:
+            note(f"No figures of small hosts. {missing}")
+            return
+        group.limit_memory(memory << 20)
+        group.limit_cpu(cpu)
+        launcher = ["bash", "-c", JOIN, "limited", *(f"{folder}/cgroup.procs" for folder in group.folders), "--"]
+        starts = [time_start(env, "/kaithhealth", {}, NORELOAD, launcher=launcher) for _ in range(REPEATS)]
+        group.remove()
+        rows.append([f"{memory} MB, {cpu} % of a core", *show(Time(*map(min, zip(*starts, strict=True))))])
+    print_table(["`runserver` to the first 200 of `/kaithhealth`", "CPU s", "wall s"], rows)
+
+
+def time_start(
+    env: dict[str, str], path: str, headers: dict[str, str], *flags: str, launcher: Sequence[str] = ()
+) -> Time:
     """From the start of the process until a page is there; early visitors wait in line, so one is enough."""
     begin = time.monotonic()
-    with serve_app(env, *flags) as server:
+    with serve_app(env, *flags, launcher=launcher) as server:
         assert ask(server, "GET", path, headers=headers).status == 200
         return Time(sum(map(cpu_seconds, list_family(server.process.pid))), time.monotonic() - begin)
 
@@ -123,12 +151,16 @@ def show(one: Time) -> list[str]:
 def show_memory(env: dict[str, str], headers: dict[str, str]) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/event-stream"}
     script = b'text=SCRIPT: text {"kind": "markdown", "count": 500, "rate": 500}'
+    short = b'text=SCRIPT: text {"kind": "markdown", "count": 50, "rate": 0}'
     with serve_app(env, "--noreload") as server:
         rows = [["after the start", *read_memory(server)]]
         ask(server, "GET", "/chat", headers=headers)
         rows.append(["after a page", *read_memory(server)])
         ask(server, "POST", "/chat", script, headers | form)
         rows.append(["after an answer", *read_memory(server)])
+        for _ in range(CHATS):
+            ask(server, "POST", "/chat", short, headers | form)
+        rows.append([f"after {CHATS} chats more", *read_memory(server)])
     print_table(["memory of one process that does nothing", "RSS MB", "PSS MB"], rows)
 
 
