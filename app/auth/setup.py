@@ -5,6 +5,7 @@ where that is empty, one that the log was told. Tries are counted, and what must
 that only one process at a time can be in.
 """
 
+import asyncio
 import hmac
 import logging
 import secrets
@@ -30,6 +31,7 @@ from app.schema import read_standing, upgrade
 TOKEN_LIFETIME = timedelta(minutes=60)
 TRIES = 5
 TRY_SECONDS = 15 * 60
+LOOK_SECONDS = 2
 SETUP_LOCK = 7_061_955_242  # any number, the same in every process
 
 log = logging.getLogger(__name__)
@@ -59,10 +61,12 @@ class Door:
 
     async def wants_admin(self) -> bool:
         """Whether a page should point to /setup. Once there is an admin, nobody has to ask again."""
-        try:
-            self._has_admin = self._has_admin or await has_admin(self.database)
-        except SQLAlchemyError:
-            return False
+        if not self._has_admin:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    self._has_admin = await has_admin(self.database)
+            except (SQLAlchemyError, OSError):  # the page is of use without the hint
+                return False
         return not self._has_admin
 
 
