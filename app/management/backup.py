@@ -21,13 +21,14 @@ from sqlalchemy.engine import URL, make_url
 from app.database import read_url
 from app.management.commands import NOINPUT, CommandError, argument, command, confirm, flag
 from app.management.console import console, how_to
+from app.management.fixtures import empty_tables
 from app.management.migrations import get_head, load_graph
 from app.management.transfer import (
     connect,
     copy_all,
-    empty,
     find_filled,
     is_pooled,
+    list_tables,
     migrate_to,
     prepare_file,
     read_revision,
@@ -230,5 +231,5 @@ def restore_rows(path: Path, url: URL) -> None:
         migrate_to(from_url, head, str(path))
         migrate_to(url, head, "The database")
         with connect(from_url, snapshot=True) as source, connect(url) as target:
-            empty(target)
+            empty_tables(target, list_tables(target))
             copy_all(source, target)

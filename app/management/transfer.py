@@ -35,6 +35,7 @@ from sqlalchemy.engine import URL, Connection, Dialect
 from app.database import WAIT_SECONDS
 from app.management.commands import CommandError
 from app.management.console import console
+from app.management.loading import set_sequence
 from app.management.migrations import make_config, readable_errors
 from app.management.session import readable_faults
 from app.models import SQLModel
@@ -131,12 +132,6 @@ def find_filled(connection: Connection) -> str | None:
     return None
 
 
-def empty(connection: Connection) -> None:
-    """Delete every row, children first. Which migrations were applied stays."""
-    for table in reversed(list_tables(connection)):
-        connection.execute(table.delete())
-
-
 def copy_all(source: Connection, target: Connection) -> dict[str, Proof]:
     """Copy all tables, and commit when what arrived is proven to be what was sent."""
     tables, known = list_tables(source), {table.name: table for table in list_tables(target)}
@@ -144,8 +139,9 @@ def copy_all(source: Connection, target: Connection) -> dict[str, Proof]:
         raise TransferError(f"The migrations make no table {strange[0]!r}, so it has no place to go.")
     proofs = {table.name: copy_table(source, target, table, known[table.name]) for table in tables}
     check_references(target)
-    for table in tables:
-        set_sequences(target, known[table.name])
+    if target.dialect.name == "postgresql":
+        for table in tables:
+            set_sequence(target, known[table.name])
     target.commit()
     return proofs
 
@@ -275,19 +271,6 @@ def check_references(connection: Connection) -> None:
         return
     if wrong := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
         raise TransferError(f"A row of {wrong[0]!r} points to one of {wrong[2]!r} that is not there.")
-
-
-def set_sequences(connection: Connection, table: Table) -> None:
-    """The next number that PostgreSQL gives must come after those that came along."""
-    if connection.dialect.name != "postgresql":
-        return
-    quoted = connection.dialect.identifier_preparer.format_table(table)
-    for column in table.primary_key.columns:
-        find = text("SELECT pg_get_serial_sequence(:table, :column)")
-        sequence = connection.execute(find, {"table": quoted, "column": column.name}).scalar()
-        highest = connection.execute(select(func.max(column))).scalar() if sequence else None
-        if highest is not None:
-            connection.execute(text("SELECT setval(:sequence, :highest)"), {"sequence": sequence, "highest": highest})
 
 
 def show_progress(rows: Iterator[Row], name: str, total: int) -> Iterator[Row]:
