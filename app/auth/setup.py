@@ -57,6 +57,7 @@ class Door:
         self.setup_hash = hash_secret(setup_token)
         self.recovery_hash = hash_secret(recovery_token)
         self.early_tries: list[datetime] = []
+        self.turn = asyncio.Lock()
         self._has_admin = False
 
     async def wants_admin(self) -> bool:
@@ -110,7 +111,7 @@ async def open_setup(door: Door) -> Opening:
     if door.setup_hash:
         return Opening()
     async with door.database.session() as session:
-        async with alone(session):
+        async with alone(door, session):
             if await find_admin(session):
                 raise ClosedError
             end = await get_token_end(session) or await make_token(session)
@@ -122,12 +123,21 @@ async def lacks_tables(door: Door) -> bool:
 
 
 @asynccontextmanager
-async def alone(session: AsyncSession) -> AsyncIterator[None]:
-    """No other process is in here until this transaction ends. On SQLite a writing session is alone by itself."""
-    if session.get_bind().dialect.name == "postgresql":
-        await session.exec(select(func.pg_advisory_xact_lock(SETUP_LOCK)))
-    yield
-    await session.commit()
+async def alone(door: Door, session: AsyncSession) -> AsyncIterator[None]:
+    """Nobody else, in any process, is in here until this transaction ends.
+
+    Who waits in this process holds no connection, or a crowd at this door would leave none for the other pages.
+    On SQLite a writing session is alone by itself.
+    """
+    async with door.turn:
+        if session.get_bind().dialect.name == "postgresql":
+            await session.exec(select(func.pg_advisory_xact_lock(SETUP_LOCK)))
+        try:
+            yield
+            await session.commit()
+        except BaseException:
+            await session.rollback()
+            raise
 
 
 async def get_token_end(session: AsyncSession) -> datetime | None:
@@ -152,14 +162,14 @@ async def make_first_admin(
     if is_early:
         await check_early(door, token)
     else:
-        async with alone(session):
+        async with alone(door, session):
             if await find_admin(session):
                 raise ClosedError
             await check_token(session, token, await list_setup_hashes(door, session))
     user = await draft_user(email, password, name=name, is_staff=True, is_superuser=True)
     if is_early:
         await upgrade(door.database)
-    async with alone(session):
+    async with alone(door, session):
         if await find_admin(session):
             raise ClosedError
         await write_user(session, user)
@@ -227,13 +237,13 @@ async def require_unused(door: Door, session: AsyncSession) -> str:
 
 async def recover_admin(door: Door, session: AsyncSession, token: str, email: str, password: str) -> None:
     """Give one admin a new password, once for each RECOVERY_TOKEN, and end what the old one had opened."""
-    async with alone(session):
+    async with alone(door, session):
         await check_token(session, token, [await require_unused(door, session)])
         user = await get_admin(session, email)
     if fault := find_password_fault(password, user.email):
         raise AccountError("password", fault)
     hashed = await hash_password(password)
-    async with alone(session):
+    async with alone(door, session):
         session.add(SetupToken(token=await require_unused(door, session)))
         user = await get_admin(session, email)
         user.hashed_password = hashed
