@@ -10,9 +10,10 @@ import shlex
 import stat
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,6 +27,7 @@ from app.auth.models import AccessToken, User
 from app.chat.models import Conversation, Message, Piece
 from app.database import Database
 from app.management import fixtures
+from app.management.objects import Model, write_object
 from app.models import SQLModel
 from app.settings import ROOT, Settings
 from tests.management.conftest import Oppman
@@ -194,6 +196,26 @@ def test_a_dump_holds_only_a_few_rows_in_memory(oppman: Oppman, add_rows: AddRow
     finally:
         tracemalloc.stop()
     assert peak < 1_000 * len(long) / 2
+
+
+@pytest.mark.usefixtures("conversation")
+def test_a_dump_does_not_see_what_is_written_meanwhile(
+    oppman: Oppman, add_rows: AddRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_slowly(model: Model, row: Sequence[Any]) -> dict[str, Any]:
+        if model.label == "auth.user":
+            bob = User(email="bob@example.org", hashed_password="x")
+            talk = Conversation(owner_id=bob.id, title="New")
+            writer = Thread(target=add_rows, args=(bob, talk))
+            writer.start()
+            writer.join()
+        return write_object(model, row)
+
+    before = oppman("dumpdata").out
+    with monkeypatch.context() as patch:
+        patch.setattr(fixtures, "write_object", write_slowly)
+        assert oppman("dumpdata").out == before
+    assert len(json.loads(oppman("dumpdata").out)) == 9
 
 
 # --- loaddata ----------------------------------------------------------------------------------------------------
