@@ -110,11 +110,13 @@ def show_small_hosts(env: dict[str, str]) -> None:
         except pytest.skip.Exception as missing:
             note(f"No figures of small hosts. {missing}")
             return
-        group.limit_memory(memory << 20)
-        group.limit_cpu(cpu)
-        launcher = ["bash", "-c", JOIN, "limited", *(f"{folder}/cgroup.procs" for folder in group.folders), "--"]
-        starts = [time_start(env, "/kaithhealth", {}, NORELOAD, launcher=launcher) for _ in range(REPEATS)]
-        group.remove()
+        try:
+            group.limit_memory(memory << 20)
+            group.limit_cpu(cpu)
+            launcher = ["bash", "-c", JOIN, "limited", *(f"{folder}/cgroup.procs" for folder in group.folders), "--"]
+            starts = [time_start(env, "/kaithhealth", {}, NORELOAD, launcher=launcher) for _ in range(REPEATS)]
+        finally:
+            group.remove()
         rows.append([f"{memory} MB, {cpu} % of a core", *show(Time(*map(min, zip(*starts, strict=True))))])
     print_table(["`runserver` to the first 200 of `/kaithhealth`", "CPU s", "wall s"], rows)
 

@@ -22,7 +22,9 @@ class Group:
         if sys.platform != "linux" or os.geteuid() != 0:
             miss("Only root can limit and freeze processes, on Linux.")
         roots = [ROOT] if (ROOT / "cgroup.controllers").exists() else [ROOT / kind for kind in KINDS]
-        self.folders = [root / f"oppkit-host-{uuid4().hex}" for root in roots]
+        name = f"oppkit-host-{os.getpid()}-{uuid4().hex}"
+        self.folders = [root / name for root in roots]
+        remove_orphans(roots)
         try:
             for folder in self.folders:
                 folder.mkdir()
@@ -59,7 +61,8 @@ class Group:
                 os.kill(pid, signum)
 
     def list_pids(self) -> list[int]:
-        return [int(pid) for pid in (self.folders[0] / "cgroup.procs").read_text().split()]
+        files = [folder / "cgroup.procs" for folder in self.folders if folder.exists()]
+        return [int(pid) for pid in files[0].read_text().split()]
 
     def remove(self) -> None:
         """Leave nothing behind. What was killed is gone only a moment later."""
@@ -73,3 +76,13 @@ class Group:
         file = next(folder / name for name in names for folder in self.folders if (folder / name).exists())
         is_2 = value_of_2 is not None and file.name == names[-1]
         file.write_text(str(value_of_2 if is_2 else value))
+
+
+def remove_orphans(roots: Sequence[Path]) -> None:
+    """Remove what a test run left that was killed itself, perhaps with frozen processes in it."""
+    for name in {folder.name for root in roots for folder in root.glob("oppkit-host-*")}:
+        if not Path("/proc", name.split("-")[2]).exists():
+            orphan = Group.__new__(Group)
+            orphan.folders = [root / name for root in roots]
+            with suppress(OSError, StopIteration):  # another process may be faster
+                orphan.remove()
