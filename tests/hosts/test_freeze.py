@@ -34,7 +34,7 @@ async def test_l05_the_first_request_after_a_long_freeze_is_answered(
     assert (await ada.get("/chat")).status_code == 200
     before = instance.cpu_seconds
     await asyncio.sleep(POOLER_SECONDS + 10)
-    assert instance.cpu_seconds == before
+    assert instance.cpu_seconds < before + 0.01  # it would look at its clock ten times a second
     assert (await ada.get("/chat")).status_code == 200
     assert instance.starts == 1
 
@@ -67,7 +67,7 @@ async def test_answers_survive_freeze_and_kill_at_any_moment(make_instance: Star
     instance = make_instance(cpu=100)
     async with open_gateway(instance) as gateway:
         ada = await visit(gateway.url)
-        rounds = [Round(ada, await begin(ada)) for _ in range(24)]
+        rounds = [Round(ada, await begin(ada)) for _ in range(16)]
         for number, one in enumerate(rounds):
             asking = asyncio.create_task(one.ask())
             await asyncio.sleep(moments.uniform(0, 0.6))
@@ -81,7 +81,7 @@ async def test_answers_survive_freeze_and_kill_at_any_moment(make_instance: Star
             while not one.events:
                 await one.ask()
         await asyncio.gather(*(one.check() for one in rounds))
-        assert instance.starts > 6
+        assert instance.starts > 4
 
 
 class Round:
