@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 ADDRESS = re.compile(r'<img class="avatar[^"]*" src="(/pictures/[\w-]+)" alt="">')
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 async def site(request: pytest.FixtureRequest, make_site: MakeSite, tmp_path: Path) -> Site:
     if request.param == "folder":
         made: Site = await make_site(uploads=str(tmp_path / "uploads"))
@@ -298,7 +298,7 @@ async def test_a_site_without_a_place_says_so_and_works(make_site: MakeSite) -> 
     assert refused.status_code == 409 and NO_PLACE in refused.text
 
 
-async def test_a_database_that_fails_leaves_the_old_picture(local_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_that_fails_leaves_the_old_picture(local_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows whether a commit that was cut came through, so the new bytes stay, too."""
     ada = await local_site.person("ada")
     address = await put_picture(ada)

@@ -8,11 +8,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import text, update
 from sqlmodel import col, select
 
 from app.auth.models import AccessToken, SetupAttempt, SetupToken, User
 from app.database import now
+from app.settings import ROOT
 from tests.conftest import PASSWORD, MakeSite, Person, Site, known_hash
 from tests.management.conftest import Oppman, run_in  # noqa: F401 (a fixture)
 
@@ -302,13 +305,8 @@ async def test_t55_without_tables_only_setup_token_opens_setup(make_site: MakeSi
 async def test_t55_older_tables_are_brought_up_to_date_and_keep_what_they_hold(make_site: MakeSite) -> None:
     site = await make_site(setup_token=TOKEN)
     await site.person("ada")
-    async with site.app.state.database.engine.begin() as connection:
-        for statement in (
-            "DROP TABLE setup_token",
-            "DROP TABLE setup_attempt",
-            "UPDATE alembic_version SET version_num = '0001'",
-        ):
-            await connection.execute(text(statement))
+    config = Config(ROOT / "alembic.ini", attributes={"url": site.app.state.database.url})
+    await asyncio.to_thread(command.downgrade, config, "0001")
     assert (await set_up(site)).status_code == 303
     assert (await visit(site, "/readyz")).status_code == 200
     async with site.session() as session:

@@ -205,6 +205,7 @@ def test_a_table_that_no_migration_makes_is_not_lost_in_silence(
     assert done.code == 1 and "make no table 'gadget'" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_a_move_that_is_cut_off_leaves_the_target_empty_and_goes_again(
