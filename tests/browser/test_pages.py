@@ -72,7 +72,7 @@ async def test_a_picture_is_put_and_removed_without_a_script(
         await page.get_by_role("button", name="Save picture").click()
         await expect(page.locator("main")).to_contain_text(said)
     for image in await page.locator("img.avatar").all():
-        assert await image.evaluate("image => image.naturalWidth") == 256
+        await expect(image).to_have_js_property("naturalWidth", 256)
     await page.get_by_role("button", name="Remove picture").click()
     await expect(page.locator("img.avatar")).to_have_count(0)
 
