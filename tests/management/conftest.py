@@ -1,12 +1,14 @@
 """Commands as somebody types them: in this process on a database of their own, or in one of theirs."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
@@ -63,6 +65,36 @@ def add_person(database_url: str) -> AddPerson:
         await database.close()
 
     return lambda email, name: asyncio.run(add(email, name))
+
+
+@pytest.fixture
+def fill(oppman: Oppman, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Gives Ada and Bob a row in every table that is theirs: `fill()`, or `fill(DATABASE_URL=...)`."""
+    file = tmp_path_factory.mktemp("fixtures") / "some.json"
+    file.write_text(json.dumps(list(make_objects())), encoding="utf-8")
+
+    def load(**environment: str) -> None:
+        done = oppman("loaddata", str(file), **environment)
+        assert done.code == 0, done.err
+
+    return load
+
+
+def make_objects() -> Iterator[dict[str, object]]:
+    def describe(model: str, pk: object, **fields: object) -> dict[str, object]:
+        return {"model": model, "pk": pk, "fields": fields}
+
+    for number, name in enumerate(("ada", "bob")):
+        person, conversation, question, answer = (str(UUID(int=10 * number + step)) for step in range(1, 5))
+        yield describe("auth.user", person, email=f"{name}@example.org", name=name.title(), hashed_password="x")
+        yield describe("auth.accesstoken", name * 20, user_id=person, expires_at="2099-01-02T03:04:05.678901+02:00")
+        yield describe("files.file", person, owner_id=person, content_type="image/webp", size=8)
+        yield describe("chat.conversation", conversation, owner_id=person, title="Sand 👩‍👩‍👧 مرحبا")
+        text = '\t"Clay" \\N \\.\n\r\n'  # what COPY writes in other words
+        inside = {"conversation_id": conversation, "text": text}
+        yield describe("chat.message", answer, position=1, role="assistant", question_id=question, **inside)
+        yield describe("chat.message", question, position=0, role="user", **inside)
+        yield describe("chat.piece", [answer, 0], text="Hello")
 
 
 def clean_environment(**more: str) -> dict[str, str]:

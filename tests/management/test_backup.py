@@ -34,8 +34,8 @@ while True:  # two rows in each transaction: a backup that has one of them only 
 
 
 @pytest.fixture
-def filled(oppman: Oppman, database_url: str) -> str:
-    assert oppman("demo", "load").code == 0
+def filled(fill: Callable[..., None], database_url: str) -> str:
+    fill()
     return database_url
 
 
@@ -73,7 +73,7 @@ def test_pg_dump_saves_where_it_can(oppman: Oppman, filled: str, tmp_path: Path,
     path, before = tmp_path / "saved", read_all(filled)
     assert oppman("backup", str(path)).code == 0
     assert path.read_bytes()[:5] == (b"SQLit" if behind_no_direct_postgres(filled) else b"PGDMP")
-    assert oppman("demo", "remove", "--noinput").code == 0
+    assert oppman("flush", "--noinput").code == 0
 
     done = oppman("restore", str(path), "--replace", "--noinput")
 
@@ -186,10 +186,13 @@ def test_a_backup_is_of_one_moment_while_others_write(oppman: Oppman, tmp_path: 
             assert rows == 2 * numbers > 0
 
 
-def test_who_has_the_database_open_goes_on_with_what_was_restored(oppman: Oppman, tmp_path: Path) -> None:
+def test_who_has_the_database_open_goes_on_with_what_was_restored(
+    oppman: Oppman, fill: Callable[..., None], tmp_path: Path
+) -> None:
     live, saved = tmp_path / "live.sqlite3", tmp_path / "saved"
     url = f"sqlite:///{live}"
-    assert oppman("migrate", DATABASE_URL=url).code == oppman("demo", "load", DATABASE_URL=url).code == 0
+    assert oppman("migrate", DATABASE_URL=url).code == 0
+    fill(DATABASE_URL=url)
     assert oppman("backup", str(saved), DATABASE_URL=url).code == 0
     with closing(sqlite3.connect(live)) as database:
         (people,) = database.execute("SELECT count(*) FROM person").fetchone()

@@ -71,7 +71,7 @@ def test_quickstart_loads_it_once(oppman: Oppman, at_home: Path) -> None:
 @pytest.fixture
 def without_demo(project: Path) -> Path:
     """A copy of the project from which somebody has deleted what the README says."""
-    for name in ("tests", "docs", "benchmarks"):
+    for name in ("tests", "docs", "benchmarks", "deploy"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (section,) = re.findall(r"^## Remove the demo\n.*?(?=^## )", readme, re.MULTILINE | re.DOTALL)

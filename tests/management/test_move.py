@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -37,11 +37,11 @@ def empty_postgres(postgres: Server) -> str:
 
 
 @pytest.fixture
-def laptop(tmp_path: Path, oppman: Oppman) -> str:
-    """A SQLite database with the demo people and their conversations."""
+def laptop(tmp_path: Path, oppman: Oppman, fill: Callable[..., None]) -> str:
+    """A SQLite database with people and their conversations."""
     url = f"sqlite:///{tmp_path / 'laptop.sqlite3'}"
     assert oppman("migrate", DATABASE_URL=url).code == 0
-    assert oppman("demo", "load", DATABASE_URL=url).code == 0
+    fill(DATABASE_URL=url)
     return url
 
 
@@ -63,7 +63,7 @@ def test_everything_moves_to_postgresql_and_back(
     assert (there.code, home.code) == (0, 0), there.err + home.err
     assert "counts and checksums are the same on both sides" in there.out
     assert read_all(laptop) == read_all(empty_postgres) == read_all(f"sqlite:///{back}")
-    assert len(read_all(laptop)["message"]) > 5
+    assert len(read_all(laptop)["message"]) == 4
     assert back.stat().st_mode & 0o777 == 0o600
 
 
@@ -205,6 +205,15 @@ def test_a_table_that_no_migration_makes_is_not_lost_in_silence(
     assert done.code == 1 and "make no table 'gadget'" in done.err
 
 
+# A shell may have Control-C ignored for what it runs beside.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from app.management import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
@@ -213,7 +222,7 @@ def test_a_move_that_is_cut_off_leaves_the_target_empty_and_goes_again(
 ) -> None:
     """Held inside the transaction by a lock on a table that comes late, so it is cut when much has arrived."""
     assert oppman("migrate", DATABASE_URL=empty_postgres).code == 0
-    command = [sys.executable, "oppman.py", "movedb", laptop, "NEW_URL"]
+    command = [sys.executable, "-c", LISTENING, "movedb", laptop, "NEW_URL"]
     with connect(read_url(empty_postgres)) as lock:
         lock.exec_driver_sql("LOCK TABLE piece IN SHARE MODE")  # others may read, and nobody write
         process = subprocess.Popen(
