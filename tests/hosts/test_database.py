@@ -44,6 +44,20 @@ async def test_l16_tables_are_made_from_a_laptop(make_instance: StartInstance, p
         assert instance.starts == 1
 
 
+async def test_l16_tables_are_made_at_the_start(make_instance: StartInstance, pooled: Server) -> None:
+    """The host freezes the app between requests, so the migrations go on while somebody waits for a page."""
+    url = pooled.make_empty()
+    instance = make_instance(memory=256, cpu=14.1, DATABASE_URL=url, MIGRATE_ON_START="true")
+    async with open_gateway(instance) as gateway, httpx2.AsyncClient(base_url=gateway.url, timeout=30) as visitor:
+        answers = [await visitor.get("/login")]
+        while answers[-1].status_code == 503 and len(answers) < 20:
+            assert answers[-1].headers["Retry-After"]
+            answers.append(await visitor.get("/login"))
+        assert answers[-1].status_code == 200
+        assert (await visitor.get("/readyz")).status_code == 200
+        assert instance.start_seconds < 10 and instance.starts == 1
+
+
 async def test_l17_tables_and_the_first_admin_are_made_on_a_page(make_instance: StartInstance, pooled: Server) -> None:
     instance = make_instance(DATABASE_URL=pooled.make_empty(), SETUP_TOKEN=SETUP_TOKEN, ALLOW_SIGNUP="false")
     form = {"email": "grace@example.org", "password": "a long way from Brooklyn", "name": "Grace"}
