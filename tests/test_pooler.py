@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app.database import Database
+from app.llm.scripted import ScriptedModel
 from app.management import main
 from app.settings import Settings, load_settings
 from tests.chat.reading import EVENTS, JSON
@@ -106,7 +107,8 @@ async def test_nothing_of_ours_prepares_or_leaves_anything_in_a_session(
     make_site: MakeSite, pooled: tuple[MiniBouncer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bouncer, url = pooled
-    site: Site = await make_site(database_url=url)
+    # An answer that takes its time is saved in pieces, too.
+    site: Site = await make_site(ScriptedModel("Hello ", "Ada.", delay=0.05), database_url=url)
     await use_everything(site)
     monkeypatch.setenv("DATABASE_URL", url)
     load_settings.cache_clear()
