@@ -153,7 +153,7 @@ def show(one: Time) -> list[str]:
 def show_memory(env: dict[str, str], headers: dict[str, str]) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/event-stream"}
     script = b'text=SCRIPT: text {"kind": "markdown", "count": 500, "rate": 500}'
-    short = b'text=SCRIPT: text {"kind": "markdown", "count": 50, "rate": 0}'
+    short = b'text=SCRIPT: text {"kind": "markdown", "count": 50, "rate": 5000}'
     with serve_app(env, "--noreload") as server:
         rows = [["after the start", *read_memory(server)]]
         ask(server, "GET", "/chat", headers=headers)
