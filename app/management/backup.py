@@ -10,7 +10,8 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +37,8 @@ from app.management.transfer import (
 from app.settings import ROOT, load_settings
 
 FOLDER = ROOT / "backups"
+BUSY_SECONDS = 5
+OF_THE_HOST = re.compile(r"\d+; \d+ \d+ (SCHEMA|ACL|COMMENT - SCHEMA) ")
 SQLITE_MAGIC, DUMP_MAGIC = b"SQLite format 3\0", b"PGDMP"
 
 
@@ -46,11 +49,11 @@ SQLITE_MAGIC, DUMP_MAGIC = b"SQLite format 3\0", b"PGDMP"
 def backup(file: str | None = None, *, sqlite: bool = False) -> None:
     """Save the whole database in a file that only its owner can read. The app may run meanwhile."""
     url = read_url(load_settings().database_url.get_secret_value())
-    program = None if sqlite or url.get_backend_name() == "sqlite" else find_pg_dump(url)
-    path = Path(file) if file else name_file("dump" if program else "sqlite3")
+    dump = None if sqlite or url.get_backend_name() == "sqlite" else find_pg_dump(url)
+    path = Path(file) if file else name_file("dump" if dump else "sqlite3")
     with new_file(path) as part:
-        if program:
-            run_program([program, "--format=custom", "--no-owner", "--no-privileges", "--file", str(part)], url)
+        if dump:
+            run_program([*dump, "--format=custom", "--no-owner", "--no-privileges", "--file", str(part)], url)
         elif url.get_backend_name() == "sqlite":
             copy_sqlite(Path(str(url.database)), part)
         else:
@@ -59,7 +62,10 @@ def backup(file: str | None = None, *, sqlite: bool = False) -> None:
 
 
 def name_file(ending: str) -> Path:
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    try:
+        FOLDER.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{FOLDER} cannot be made: {error.strerror}. Name a file elsewhere.") from error
     return FOLDER / f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.{ending}"
 
 
@@ -89,11 +95,22 @@ def copy_sqlite(source: Path, target: Path) -> None:
         raise CommandError(f"There is no file {source}. Check DATABASE_URL.")
     try:
         with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
-            old.backup(new)
+            old.backup(new, progress=wait_a_while())
             new.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
             check_whole(new, source)
     except sqlite3.Error as error:
         raise CommandError(f"{source} cannot be copied: {error}.") from error
+
+
+def wait_a_while() -> Callable[[int, int, int], None]:
+    """Let SQLite try again while others write, but not for ever, as it would."""
+    end = time.monotonic() + BUSY_SECONDS
+
+    def look(status: int, remaining: int, total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > end:
+            raise sqlite3.OperationalError("somebody is writing into it")
+
+    return look
 
 
 def check_whole(connection: sqlite3.Connection, path: Path) -> None:
@@ -111,15 +128,19 @@ def copy_rows(url: URL, target: Path) -> None:
             copy_all(source, copy)
 
 
-def find_pg_dump(url: URL) -> str | None:
-    """Find a pg_dump that is not older than the server. It sets what outlives a transaction: no pooler may be there."""
+def find_pg_dump(url: URL) -> list[str] | None:
+    """Find a pg_dump that is not older than the server, for the schema that is ours: a host has others of its own.
+
+    It sets what outlives a transaction, so no pooler may be there.
+    """
     with connect(url, snapshot=True) as connection:
         version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+        schema = connection.execute(text("SELECT current_schema()")).scalar_one()
         if is_pooled(connection):
             return None
     program = shutil.which("pg_dump")
     told = re.search(r"(\d+)", run_program([program, "--version"])) if program else None
-    return program if told and int(told[1]) >= version else None
+    return [str(program), f"--schema={schema}"] if told and int(told[1]) >= version else None
 
 
 def run_program(command: list[str], url: URL | None = None) -> str:
@@ -188,8 +209,15 @@ def restore_dump(path: Path, url: URL) -> None:
     program = shutil.which("pg_restore")
     if program is None:
         raise CommandError("You appear not to have the 'pg_restore' program installed or on your path.")
-    flags = ["--clean", "--if-exists", "--no-owner", "--no-privileges", "--single-transaction"]
-    run_program([program, *flags, str(path)], url)
+    flags = ["--clean", "--if-exists", "--no-owner", "--single-transaction"]
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as contents:
+        # The schema itself stays, with the rights to it: it is the host's.
+        kept = [
+            line for line in run_program([program, "--list", str(path)]).splitlines() if not OF_THE_HOST.match(line)
+        ]
+        contents.write("\n".join(kept))
+        contents.flush()
+        run_program([program, *flags, f"--use-list={contents.name}", str(path)], url)
 
 
 def restore_sqlite(path: Path, target: Path) -> None:
@@ -198,7 +226,7 @@ def restore_sqlite(path: Path, target: Path) -> None:
     prepare_file(target)
     try:
         with closing(open_backup(path)) as saved, closing(sqlite3.connect(target)) as live:
-            saved.backup(live)
+            saved.backup(live, progress=wait_a_while())
             live.execute("PRAGMA journal_mode=WAL")
     except sqlite3.Error as error:
         raise CommandError(f"{target} cannot be written: {error}. Stop the app first.") from error

@@ -159,7 +159,9 @@ def set_sequence(connection: Connection, table: Table) -> None:
     if column is None:
         return
     name = connection.dialect.identifier_preparer.format_table(table)
-    highest = connection.scalar(select(func.greatest(func.max(column), 1)))
+    highest = connection.scalar(select(func.max(column)))
+    if highest is None or highest < 1:  # nothing was given yet that a sequence could give
+        return
     # A column without a sequence gives NULL here, and then setval does nothing.
     statement = text("SELECT setval(pg_get_serial_sequence(:table, :column), :highest)")
     connection.execute(statement, {"table": name, "column": column.name, "highest": highest})

@@ -43,6 +43,10 @@ from app.schema import read_parents
 
 BATCH = 2000  # rows
 VERSIONS = "alembic_version"
+# A host may set short ones for each role; a move takes as long as it takes, but waits for nobody.
+LIMITS = (
+    "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '10s'"
+)
 HASH_BITS = 64
 
 Row = tuple[Any, ...]
@@ -65,7 +69,7 @@ class TransferError(CommandError):
 
 @contextmanager
 def connect(url: URL, *, snapshot: bool = False) -> Iterator[Connection]:
-    """Open a plain connection, without the app's time limits. A snapshot does not see what is written meanwhile."""
+    """Open a plain connection, without time limits. A snapshot does not see what is written meanwhile."""
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite:
         engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool, hide_parameters=True)
@@ -77,6 +81,7 @@ def connect(url: URL, *, snapshot: bool = False) -> Iterator[Connection]:
         engine = create_engine(
             url, connect_args=connect_options(WAIT_SECONDS), poolclass=NullPool, hide_parameters=True
         )
+        event.listen(engine, "begin", lambda it: it.exec_driver_sql(LIMITS))
         if snapshot:
             engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with readable_faults(), engine.connect() as connection:

@@ -203,3 +203,27 @@ def test_who_has_the_database_open_goes_on_with_what_was_restored(
 
         assert database.execute("SELECT count(*) FROM person").fetchone() == (people,)
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_restore_does_not_wait_for_ever_for_somebody_who_writes(
+    oppman: Oppman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "BUSY_SECONDS", 0.3)
+    live, saved = tmp_path / "live.sqlite3", tmp_path / "saved"
+    url = f"sqlite:///{live}"
+    assert oppman("migrate", DATABASE_URL=url).code == oppman("backup", str(saved), DATABASE_URL=url).code == 0
+    with closing(sqlite3.connect(live, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+
+        done = oppman("restore", str(saved), DATABASE_URL=url)
+
+    assert done.code == 1 and "Stop the app first" in done.err
+
+
+def test_a_folder_that_cannot_be_made_is_told(oppman: Oppman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(backup, "FOLDER", tmp_path / "file" / "backups")
+
+    done = oppman("backup")
+
+    assert done.code == 1 and "cannot be made" in done.err

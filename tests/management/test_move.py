@@ -195,6 +195,17 @@ def test_tables_of_ones_own_move_with_their_numbers(
     assert added == 10
 
 
+def test_a_move_takes_the_time_that_it_takes(empty_postgres: str) -> None:
+    """A host may give each role little time."""
+    with connect(read_url(empty_postgres)) as connection:
+        name = connection.exec_driver_sql("SELECT current_database()").scalar()
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET statement_timeout = '5s'")
+        connection.commit()
+
+    with connect(read_url(empty_postgres), snapshot=True) as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+
+
 def test_a_table_that_no_migration_makes_is_not_lost_in_silence(
     oppman: Oppman, laptop: str, empty_postgres: str, own_table: sa.Table
 ) -> None:
