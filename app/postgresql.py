@@ -4,7 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg.abc import RV, PQGen
 from sqlalchemy import Engine, event
 
@@ -21,6 +21,12 @@ def connect_options(seconds: int) -> dict[str, Any]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
     }
+
+
+def is_pooled(connection: Connection[Any]) -> bool:
+    """Whether a pooler stands in between: it makes up the process number that it names to its clients."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid
 
 
 class PatientConnection(AsyncConnection[Any]):

@@ -23,15 +23,15 @@ from app.database import read_url
 from app.management.commands import NOINPUT, CommandError, argument, command, confirm, flag
 from app.management.console import console, how_to
 from app.management.fixtures import empty_tables
-from app.management.migrations import get_head, load_graph
+from app.management.migrations import get_head, load_graph, prepare_file
+from app.management.shell import describe_connection, write_variables
 from app.management.transfer import (
     connect,
     copy_all,
     find_filled,
-    is_pooled,
+    has_pooler,
     list_tables,
     migrate_to,
-    prepare_file,
     read_revision,
 )
 from app.settings import ROOT, load_settings
@@ -136,7 +136,7 @@ def find_pg_dump(url: URL) -> list[str] | None:
     with connect(url, snapshot=True) as connection:
         version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
         schema = connection.execute(text("SELECT current_schema()")).scalar_one()
-        if is_pooled(connection):
+        if has_pooler(connection):
             return None
     program = shutil.which("pg_dump")
     told = re.search(r"(\d+)", run_program([program, "--version"])) if program else None
@@ -147,9 +147,7 @@ def run_program(command: list[str], url: URL | None = None) -> str:
     """Run one of PostgreSQL's own programs. The password is not among the arguments, which everybody can see."""
     environment = dict(os.environ)
     if url:
-        environment["PGPASSWORD"] = url.password or ""
-        address = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
-        command = [*command, f"--dbname={address}"]
+        command, environment = [*command, *describe_connection(url)], environment | write_variables(url)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         words = (done.stderr.strip() or "it did not say why").splitlines()[0]
@@ -177,7 +175,7 @@ def restore(file: str, *, replace: bool = False, noinput: bool = False) -> None:
     if is_dump:
         restore_dump(path, url)
     elif url.get_backend_name() == "sqlite":
-        restore_sqlite(path, Path(str(url.database)))
+        restore_sqlite(path, url)
     else:
         restore_rows(path, url)
     console.say(f"Restored from {path}. If it comes from older code, type: {how_to('migrate')}")
@@ -204,7 +202,7 @@ def find_held(url: URL) -> str | None:
 
 def restore_dump(path: Path, url: URL) -> None:
     with connect(url, snapshot=True) as connection:
-        if is_pooled(connection):
+        if has_pooler(connection):
             raise CommandError(f"{path} cannot go through a pooler. Use the direct address of the database.")
     program = shutil.which("pg_restore")
     if program is None:
@@ -220,16 +218,16 @@ def restore_dump(path: Path, url: URL) -> None:
         run_program([program, *flags, f"--use-list={contents.name}", str(path)], url)
 
 
-def restore_sqlite(path: Path, target: Path) -> None:
+def restore_sqlite(path: Path, url: URL) -> None:
     """Write into the file that is there, in one transaction: whoever has it open goes on with what was restored."""
     check_backup(path)
-    prepare_file(target)
+    prepare_file(url)
     try:
-        with closing(open_backup(path)) as saved, closing(sqlite3.connect(target)) as live:
+        with closing(open_backup(path)) as saved, closing(sqlite3.connect(str(url.database))) as live:
             saved.backup(live, progress=wait_a_while())
             live.execute("PRAGMA journal_mode=WAL")
     except sqlite3.Error as error:
-        raise CommandError(f"{target} cannot be written: {error}. Stop the app first.") from error
+        raise CommandError(f"{url.database} cannot be written: {error}. Stop the app first.") from error
 
 
 def check_backup(path: Path) -> None:
@@ -253,9 +251,9 @@ def restore_rows(path: Path, url: URL) -> None:
     head = get_head(load_graph()) or "base"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "restore.sqlite3"
-        prepare_file(copy)
-        copy_sqlite(path, copy)
         from_url = make_url(f"sqlite:///{copy}")
+        prepare_file(from_url)
+        copy_sqlite(path, copy)
         migrate_to(from_url, head, str(path))
         migrate_to(url, head, "The database")
         with connect(from_url, snapshot=True) as source, connect(url) as target:

@@ -125,13 +125,15 @@ def describe_file(url: DatabaseURL) -> Iterator[tuple[str, str]]:
 def describe_server(url: DatabaseURL) -> Iterator[tuple[str, str]]:
     import psycopg
 
+    from app.postgresql import is_pooled
+
     began = time.perf_counter()
     try:
         options = {"prepare_threshold": None, "connect_timeout": CONNECT_SECONDS}
         with psycopg.connect(**url.keywords | options, autocommit=True) as connection:
             seconds = time.perf_counter() - began
             yield "server", f"PostgreSQL {ask(connection, 'SHOW server_version')}"
-            pooled = int(ask(connection, "SELECT pg_backend_pid()")) != connection.info.backend_pid
+            pooled = is_pooled(connection)
             yield "TLS", describe_tls(connection, pooled)
             yield "pooler", "one is in between" if pooled else "none that can be told"
             yield "connecting", f"{seconds * 1000:.0f} ms"

@@ -13,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import Script, ScriptDirectory
+from sqlalchemy.engine import URL
 
 from app import schema
 from app.database import read_url
@@ -154,8 +155,9 @@ def mark(revision: str) -> None:
         command.stamp(make_config(), revision)
 
 
-def prepare_file() -> None:
+def prepare_file(url: URL | None = None) -> None:
+    """Without a URL it is the database of the settings."""
     try:
-        schema.prepare_file(read_url(load_settings().database_url.get_secret_value()))
+        schema.prepare_file(url or read_url(load_settings().database_url.get_secret_value()))
     except schema.MigrationError as error:
         raise CommandError(str(error)) from error

@@ -8,7 +8,8 @@ from sqlalchemy.engine import URL
 from app.database import read_url
 from app.management.commands import CommandError, argument, command
 from app.management.console import console, how_to
-from app.management.transfer import Proof, connect, copy_all, find_filled, migrate_to, prepare_file, read_revision
+from app.management.migrations import prepare_file
+from app.management.transfer import Proof, connect, copy_all, find_filled, migrate_to, read_revision
 from app.settings import load_settings
 
 HELP = "a URL, or the name of a variable that holds one, such as DATABASE_URL"
@@ -44,8 +45,7 @@ def move(from_url: URL, to_url: URL) -> dict[str, Proof]:
         raise CommandError(f"There is no file {from_url.database}.")
     with connect(from_url, snapshot=True) as source:
         revision = read_revision(source, "FROM")
-        if to_url.get_backend_name() == "sqlite":
-            prepare_file(Path(str(to_url.database)))
+        prepare_file(to_url)
         migrate_to(to_url, revision, "TO")
         with connect(to_url) as target:
             if table := find_filled(target):

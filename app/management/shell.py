@@ -18,6 +18,8 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+from sqlalchemy.engine import URL
+
 from app import models
 from app.database import Database, read_url
 from app.management.commands import CommandError, argument, command
@@ -136,15 +138,21 @@ def dbshell(arguments: list[str]) -> None:
         if shutil.which("sqlite3") is None and sys.version_info >= (3, 12):
             program = [sys.executable, "-m", "sqlite3", str(url.database)]
     else:
-        program = ["psql", *describe_connection(url.host, url.port, url.username, url.database)]
-        environment["PGPASSWORD"] = url.password or ""  # an argument could be seen by everybody on this machine
-        if mode := url.query.get("sslmode"):
-            environment["PGSSLMODE"] = str(mode)
+        program = ["psql", *describe_connection(url)]
+        environment |= write_variables(url)
     if shutil.which(program[0]) is None:
         raise CommandError(f"You appear not to have the {Path(program[0]).name!r} program installed or on your path.")
     raise SystemExit(subprocess.call([*program, *arguments], env=environment))  # noqa: S603
 
 
-def describe_connection(host: str | None, port: int | None, user: str | None, name: str | None) -> list[str]:
-    parts = [("-h", host), ("-p", port), ("-U", user), ("-d", name)]
-    return [str(part) for pair in parts if pair[1] for part in pair]
+def describe_connection(url: URL) -> list[str]:
+    """Name a PostgreSQL to its own programs: psql, pg_dump and pg_restore take the same flags."""
+    _, keywords = url.get_dialect()().create_connect_args(url)
+    named = [("-h", "host"), ("-p", "port"), ("-U", "user"), ("-d", "dbname")]
+    return [str(part) for flag, name in named if keywords.get(name) for part in (flag, keywords[name])]
+
+
+def write_variables(url: URL) -> dict[str, str]:
+    """Tell the programs the rest, such as PGSSLMODE. An argument with the password could be seen by everybody here."""
+    rest = {f"PG{name.replace('_', '').upper()}": str(value) for name, value in url.query.items()}
+    return rest | {"PGPASSWORD": url.password or ""}

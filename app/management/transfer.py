@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -88,10 +87,10 @@ def connect(url: URL, *, snapshot: bool = False) -> Iterator[Connection]:
         yield connection
 
 
-def is_pooled(connection: Connection) -> bool:
-    """Whether a pooler stands in between: it makes up the process number that it names to its clients."""
-    told = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-    return bool(told != connection.execute(text("SELECT pg_backend_pid()")).scalar())
+def has_pooler(connection: Connection) -> bool:
+    from app.postgresql import is_pooled
+
+    return is_pooled(connection.connection.driver_connection)  # type: ignore[arg-type]
 
 
 def read_revision(connection: Connection, name: str) -> str:
@@ -284,11 +283,3 @@ def show_progress(rows: Iterator[Row], name: str, total: int) -> Iterator[Row]:
             console.show_progress(name, done, total)
         yield row
     console.show_progress(name, total, total)
-
-
-def prepare_file(path: Path) -> None:
-    """A new SQLite file is for its owner's eyes."""
-    try:
-        path.touch(mode=0o600)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror}.") from error

@@ -12,7 +12,7 @@ import pytest
 
 from app.database import read_url
 from app.management import backup
-from app.management.transfer import connect, is_pooled
+from app.management.transfer import connect, has_pooler
 from app.settings import ROOT
 from tests.management.conftest import AddPerson, Oppman, clean_environment
 from tests.management.test_move import read_all
@@ -86,7 +86,7 @@ def behind_no_direct_postgres(url: str) -> bool:
     if url.startswith("sqlite"):
         return True
     with connect(read_url(url), snapshot=True) as connection:
-        return is_pooled(connection)
+        return has_pooler(connection)
 
 
 def test_a_backup_of_postgresql_can_move_in_with_sqlite(oppman: Oppman, filled: str, tmp_path: Path) -> None:
