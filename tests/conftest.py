@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from app.management.protocol import Protocol
 from app.management.server import open_listener
 from app.settings import ROOT, Settings, load_settings
 from tests.bucket import bucket, buckets  # noqa: F401 (fixtures for all)
-from tests.postgres import postgres_databases
+from tests.postgres import Server, postgres_databases
 from tests.provider import provider, server_url  # noqa: F401 (fixtures for all)
 
 Settings.model_config["env_file"] = None
@@ -75,6 +75,14 @@ def migrate(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     load_settings.cache_clear()
 
 
+@contextmanager
+def migrated_databases(kind: str = "socket") -> Iterator[Server]:
+    """A PostgreSQL whose databases have all tables."""
+    with postgres_databases(kind) as server, pytest.MonkeyPatch.context() as patch:
+        migrate(server.template_url, patch)
+        yield server
+
+
 @pytest.fixture(scope="session")
 def new_database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -95,8 +103,7 @@ def new_database(
 
             yield copy
         else:
-            with postgres_databases(kind) as server:
-                migrate(server.template_url, patch)
+            with migrated_databases(kind) as server:
                 yield server.copy_template
 
 

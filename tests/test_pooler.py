@@ -16,9 +16,9 @@ from app.llm.scripted import ScriptedModel
 from app.management import main
 from app.settings import Settings, load_settings
 from tests.chat.reading import EVENTS, JSON
-from tests.conftest import PASSWORD, MakeSite, Site, migrate
+from tests.conftest import PASSWORD, MakeSite, Site, migrated_databases
 from tests.minibouncer import MiniBouncer, minibouncer
-from tests.postgres import Server, postgres_databases
+from tests.postgres import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +32,7 @@ OF_A_SESSION = re.compile(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with postgres_databases() as server, pytest.MonkeyPatch.context() as patch:
-        migrate(server.template_url, patch)
+    with migrated_databases() as server:
         yield server
 
 

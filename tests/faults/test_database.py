@@ -22,11 +22,11 @@ from app.database import STATEMENT_SECONDS
 from app.llm.scripted import ScriptedModel
 from app.settings import ROOT
 from tests.chat.reading import EVENTS, JSON, Event, read_events
-from tests.conftest import MakeSite, Person, Site, migrate
+from tests.conftest import MakeSite, Person, Site, migrate, migrated_databases
 from tests.faults.conftest import API, begin, needs_posix
 from tests.faults.killed_writer import WORDS
 from tests.faults.proxy import Proxy, postgres_proxy
-from tests.postgres import Control, Server, postgres_databases
+from tests.postgres import Control, Server
 
 pytestmark = pytest.mark.anyio
 
@@ -36,8 +36,7 @@ TEXT = "Please keep\n<b>this</b> & that."
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A PostgreSQL of these tests alone, because they stop it."""
-    with postgres_databases() as server, pytest.MonkeyPatch.context() as patch:
-        migrate(server.template_url, patch)
+    with migrated_databases() as server:
         yield server
 
 

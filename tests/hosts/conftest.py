@@ -17,10 +17,10 @@ from app.auth.models import User
 from app.database import Database
 from app.settings import ROOT, Settings
 from tests.browser.conftest import chromium, open_page  # noqa: F401 (fixtures)
-from tests.conftest import known_hash, migrate
+from tests.conftest import known_hash, migrated_databases
 from tests.hosts.gateway import Gateway, open_gateway
 from tests.hosts.instance import Instance
-from tests.postgres import Server, postgres_databases
+from tests.postgres import Server
 from tests.provider import Provider
 from tests.services import miss
 
@@ -68,8 +68,7 @@ def make_build(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def pooled() -> Iterator[Server]:
     """PostgreSQL as the host offers it: over TLS alone, behind a pooler that lends connections by transaction."""
-    with postgres_databases("pgbouncer") as server, pytest.MonkeyPatch.context() as patch:
-        migrate(server.template_url, patch)
+    with migrated_databases("pgbouncer") as server:
         yield server
 
 
